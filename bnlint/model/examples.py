@@ -1,0 +1,114 @@
+"""Small things to look at, for the examples of rules and for tests. Nothing here runs in a check."""
+
+from __future__ import annotations
+
+from bnlint.model.batchnorm import COUNTER, VECTORS, BatchNorm
+from bnlint.model.checkpoint import Checkpoint, OptimizerState
+from bnlint.model.module import BatchNormModule, ModuleTree
+from bnlint.model.state_dict import Assumed, StateDict
+from bnlint.model.tensor import Tensor, Vector, decode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+HEALTHY: dict[str, list[float]] = {
+    "weight": [0.93, 1.12, 0.71, 1.04],
+    "bias": [0.11, -0.27, 0.05, -0.02],
+    "running_mean": [0.31, -0.12, 0.84, 0.02],
+    "running_var": [0.91, 1.73, 0.42, 1.16],
+}
+
+
+class Bytes:
+    """A storage that holds its bytes in memory."""
+
+    big_endian = False
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.nbytes = len(data)
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        return self.data[offset : offset + nbytes]
+
+
+def tensor(values: Sequence[float] | float, dtype: str = "float32", shape: Sequence[int] | None = None) -> Tensor:
+    """A tensor that holds these numbers."""
+    numbers = [values] if isinstance(values, int | float) else list(values)
+    wanted: Sequence[int] = shape if shape is not None else (() if isinstance(values, int | float) else (len(numbers),))
+    return Tensor(dtype, tuple(wanted), Bytes(_encode(numbers, dtype)))
+
+
+def _encode(numbers: list[float], dtype: str) -> bytes:
+    from struct import pack
+
+    codes = {"float64": "d", "float32": "f", "float16": "e", "int64": "q", "int32": "i", "uint8": "B", "bool": "B"}
+    if dtype == "bfloat16":
+        return b"".join(pack("<f", number)[2:] for number in numbers)
+    if dtype not in codes:
+        raise ValueError(f"examples hold {', '.join([*codes, 'bfloat16'])}, not {dtype}")
+    whole = dtype in ("int64", "int32", "uint8", "bool")
+    return pack(f"<{len(numbers)}{codes[dtype]}", *(int(number) if whole else number for number in numbers))
+
+
+def batchnorm(
+    name: str = "bn1",
+    *,
+    weight: Sequence[float] | None = HEALTHY["weight"],
+    bias: Sequence[float] | None = HEALTHY["bias"],
+    running_mean: Sequence[float] | None = HEALTHY["running_mean"],
+    running_var: Sequence[float] | None = HEALTHY["running_var"],
+    num_batches_tracked: Tensor | float | None = 10_000,
+    dtype: str = "float32",
+    module: BatchNormModule | None = None,
+    assumed: Assumed | None = None,
+) -> BatchNorm:
+    """A BatchNorm layer of four healthy channels, but for what is given; None leaves a tensor out."""
+    given = zip(VECTORS, (weight, bias, running_mean, running_var), strict=True)
+    tensors = {leaf: tensor(values, dtype) for leaf, values in given if values is not None}
+    if isinstance(num_batches_tracked, Tensor):
+        tensors[COUNTER] = num_batches_tracked
+    elif num_batches_tracked is not None:
+        whole = num_batches_tracked == int(num_batches_tracked)
+        tensors[COUNTER] = tensor(num_batches_tracked, "int64" if whole else "float32")
+    layer = _layer(name, tensors, StateDict("", {}, assumed=assumed))
+    if module is not None:
+        layer.module, module.layer = module, layer
+    state_dict([layer], assumed=assumed)
+    return layer
+
+
+def _layer(name: str, tensors: Mapping[str, Tensor], owner: StateDict) -> BatchNorm:
+    vectors: dict[str, Vector] = {leaf: decode(each.raw(), each.dtype, each.shape) for leaf, each in tensors.items()}
+    return BatchNorm(name, tensors, vectors, owner)
+
+
+def state_dict(
+    layers: Sequence[BatchNorm] = (),
+    *,
+    other: Mapping[str, Tensor] | None = None,
+    key: str = "",
+    role: str = "model",
+    metadata: Mapping[str, Mapping[str, object]] | None = None,
+    scalars: Mapping[str, object] | None = None,
+    assumed: Assumed | None = None,
+) -> StateDict:
+    """A state dict of these layers and other tensors."""
+    tensors = {layer.key(leaf): each for layer in layers for leaf, each in layer.tensors.items()}
+    made = StateDict(key, {**tensors, **(other or {})}, role=role, metadata=metadata, scalars=scalars, assumed=assumed)
+    made.batchnorms = list(layers)
+    for layer in layers:
+        layer.state_dict = made
+    return made
+
+
+def checkpoint(
+    *state_dicts: StateDict,
+    format: str = "torch-zip",
+    optimizers: Sequence[OptimizerState] = (),
+    module_trees: Sequence[ModuleTree] = (),
+    scalars: Mapping[str, object] | None = None,
+) -> Checkpoint:
+    """A checkpoint of these state dicts."""
+    return Checkpoint(format, state_dicts, optimizers=optimizers, module_trees=module_trees, scalars=scalars)

@@ -1,0 +1,279 @@
+"""A tensor of a file: shape, dtype, and its bytes when asked; no torch, no numpy.
+
+`Tensor` is a handle: making one reads nothing. `Vector` is what a rule computes with: numbers in an
+`array`, so `numpy.frombuffer(vector)` works too.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from math import isfinite, prod
+from struct import unpack
+
+from bnlint.errors import UnreadableFile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Protocol
+
+    class Storage(Protocol):
+        """Where a tensor's bytes lie."""
+
+        nbytes: int
+        big_endian: bool
+
+        def read(self, offset: int, nbytes: int) -> bytes:
+            """`nbytes` bytes from `offset` of this storage; UnreadableFile where they are not there."""
+
+
+# torch 2.13's dtypes (c10/core/ScalarType.h) and numpy's float128: bytes per element.
+ITEM_SIZE = {
+    "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2,
+    "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "uint16": 2, "uint32": 4, "uint64": 8, "bool": 1,
+    "complex32": 4, "complex64": 8, "complex128": 16,
+    "float8_e4m3fn": 1, "float8_e5m2": 1, "float8_e4m3fnuz": 1, "float8_e5m2fnuz": 1, "float8_e8m0fnu": 1,
+    "float4_e2m1fn_x2": 1,
+    "quint8": 1, "qint8": 1, "qint32": 4, "quint4x2": 1, "quint2x4": 1,
+    "bits1x8": 1, "bits2x4": 1, "bits4x2": 1, "bits8": 1, "bits16": 2,
+    "float128": 16,
+}  # fmt: skip
+_ARRAY_CODE = {
+    "float64": "d", "float32": "f", "int64": "q", "int32": "i", "int16": "h", "int8": "b", "uint8": "B",
+    "bool": "B", "uint16": "H", "uint32": "I", "uint64": "Q", "qint8": "b", "quint8": "B", "qint32": "i",
+}  # fmt: skip
+_COMPLEX_WORD = {"complex32": 2, "complex64": 4, "complex128": 8}
+# exponent bits, mantissa bits, exponent bias (the OCP 8-bit floating point specification; fnuz as in ml_dtypes)
+_FLOAT8 = {
+    "float8_e4m3fn": (4, 3, 7),
+    "float8_e5m2": (5, 2, 15),
+    "float8_e4m3fnuz": (4, 3, 8),
+    "float8_e5m2fnuz": (5, 2, 16),
+}
+FLOATING = frozenset(
+    {"float64", "float32", "float16", "bfloat16", "float8_e8m0fnu", *_FLOAT8}
+)  # the dtypes whose elements can be NaN or infinite and that `values()` decodes
+VECTOR_LIMIT = 64 << 20  # bytes: far beyond any BatchNorm vector, small enough to never fill a machine
+
+
+class Vector(array):
+    """The numbers of a tensor, flat: an `array` that knows its dtype and its extremes.
+
+    `dtype` is the dtype in the file ("bfloat16"); the array itself holds what Python can compute
+    with (float32 for the half formats, float64 for the 8-bit ones).
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    _extremes: tuple[float, float, bool] | None
+
+    def __new__(
+        cls, typecode: str, values: bytes | Sequence[float] = (), dtype: str = "", shape: Sequence[int] | None = None
+    ) -> Vector:
+        self = super().__new__(cls, typecode, values)  # type: ignore[arg-type]
+        self.dtype = dtype or {"f": "float32", "d": "float64", "q": "int64"}.get(typecode, typecode)
+        self.shape = (len(self),) if shape is None else tuple(shape)
+        self._extremes = None
+        return self
+
+    def _measure(self) -> tuple[float, float, bool]:
+        if self._extremes is None:
+            # A sum is finite only if every element is; the reverse fails where float64 sums overflow.
+            if not self:
+                self._extremes = (0.0, 0.0, True)
+            elif isfinite(sum(self)) or all(map(isfinite, self)):
+                self._extremes = (min(self), max(self), True)
+            else:
+                finite = [value for value in self if isfinite(value)] or [float("nan")]
+                self._extremes = (min(finite), max(finite), False)
+        return self._extremes
+
+    @property
+    def finite(self) -> bool:
+        """True where no element is NaN or infinite."""
+        return self._measure()[2]
+
+    @property
+    def min(self) -> float:
+        """The smallest finite element (NaN where none is finite, 0 where there is none)."""
+        return self._measure()[0]
+
+    @property
+    def max(self) -> float:
+        """The largest finite element (NaN where none is finite, 0 where there is none)."""
+        return self._measure()[1]
+
+    @property
+    def largest(self) -> float:
+        """The largest absolute value of a finite element."""
+        return max(abs(self.min), abs(self.max))
+
+    @property
+    def mean(self) -> float:
+        """The arithmetic mean; NaN where the vector is empty or not finite."""
+        return sum(self) / len(self) if self and self.finite else float("nan")
+
+    @property
+    def median(self) -> float:
+        """The middle element of the sorted vector (the upper one of two); NaN where it is empty."""
+        return sorted(self)[len(self) // 2] if self else float("nan")
+
+    def all_equal(self, value: float) -> bool:
+        """True where there is an element and every element is exactly `value`."""
+        return bool(self) and self.finite and self.min == value == self.max
+
+    def where(self, wanted: Sequence[bool] | None = None) -> list[int]:
+        """The channels whose element is not finite, or for which `wanted` is true."""
+        flags = [not isfinite(value) for value in self] if wanted is None else wanted
+        return [channel for channel, flag in enumerate(flags) if flag]
+
+
+class Tensor:
+    """A tensor of a file: what it is, and where its bytes lie.
+
+    `shape` and `stride` count elements, `offset` counts elements of `dtype` from the start of
+    `storage`, which is None for a tensor without data (meta device). `parameter` and
+    `requires_grad` are None where the file does not say (a plain state dict never does).
+    """
+
+    __slots__ = ("dtype", "offset", "parameter", "requires_grad", "shape", "storage", "stride")
+
+    def __init__(
+        self,
+        dtype: str,
+        shape: tuple[int, ...],
+        storage: Storage | None,
+        *,
+        stride: tuple[int, ...] | None = None,
+        offset: int = 0,
+        requires_grad: bool | None = None,
+        parameter: bool | None = None,
+    ) -> None:
+        self.dtype = dtype
+        self.shape = shape
+        self.storage = storage
+        self.stride = contiguous_stride(shape) if stride is None else stride
+        self.offset = offset
+        self.requires_grad = requires_grad
+        self.parameter = parameter
+
+    @property
+    def count(self) -> int:
+        """The number of elements."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its elements, without what a strided view skips."""
+        return self.count * ITEM_SIZE[self.dtype]
+
+    @property
+    def contiguous(self) -> bool:
+        """True where the elements lie in order without gaps."""
+        return all(
+            stride == wanted or size == 1
+            for size, stride, wanted in zip(self.shape, self.stride, contiguous_stride(self.shape), strict=True)
+        )
+
+    def raw(self, limit: int = VECTOR_LIMIT) -> bytes:
+        """The elements' bytes in row-major order, little-endian.
+
+        UnreadableFile where the data is not in the file, lies outside its storage, or is larger than
+        `limit` bytes.
+        """
+        item = ITEM_SIZE[self.dtype]
+        if not self.count:
+            return b""
+        if self.storage is None:
+            raise UnreadableFile("missing", "the tensor has no data (it was saved on the meta device)")
+        last = sum((size - 1) * stride for size, stride in zip(self.shape, self.stride, strict=True))
+        span = (last + 1) * item
+        if self.offset < 0 or self.offset * item + span > self.storage.nbytes:
+            raise UnreadableFile(
+                "bounds",
+                f"a tensor reaches byte {self.offset * item + span} of a storage of {self.storage.nbytes} bytes",
+            )
+        if max(span, self.nbytes) > limit:
+            raise UnreadableFile("limit", f"a tensor of {max(span, self.nbytes)} bytes is over the limit of {limit}")
+        data = self.storage.read(self.offset * item, span)
+        if not self.contiguous:
+            places = [0]
+            for size, stride in zip(self.shape, self.stride, strict=True):
+                places = [place + step * stride for place in places for step in range(size)]
+            data = b"".join([data[place * item : (place + 1) * item] for place in places])
+        if self.storage.big_endian:
+            word = _COMPLEX_WORD.get(self.dtype, item)
+            swapped = bytearray(data)
+            for byte in range(word):
+                swapped[byte::word] = data[word - 1 - byte :: word]
+            data = bytes(swapped)
+        return data
+
+    def values(self) -> Vector:
+        """The elements as numbers. UnreadableFile as for `raw`, and for dtypes that are not numbers."""
+        return decode(self.raw(), self.dtype, self.shape)
+
+    def chunks(self, nbytes: int = 1 << 20) -> Iterator[Vector]:
+        """The elements as numbers, at most `nbytes` bytes at a time: for tensors of any size."""
+        if not self.contiguous or self.nbytes <= nbytes:
+            yield self.values()
+            return
+        step = nbytes // ITEM_SIZE[self.dtype]
+        for start in range(0, self.count, step):
+            size = min(step, self.count - start)
+            yield Tensor(self.dtype, (size,), self.storage, offset=self.offset + start).values()
+
+
+def contiguous_stride(shape: Sequence[int]) -> tuple[int, ...]:
+    """The strides, in elements, of a row-major tensor of this shape."""
+    stride, step = [], 1
+    for size in reversed(shape):
+        stride.append(step)
+        step *= size
+    return tuple(reversed(stride))
+
+
+_float8_tables: dict[str, list[float]] = {}
+
+
+def _float8_table(dtype: str) -> list[float]:
+    table = _float8_tables.get(dtype)
+    if table is None:
+        exponent_bits, mantissa_bits, bias = _FLOAT8[dtype]
+        table = _float8_tables[dtype] = []
+        for byte in range(256):
+            sign = -1.0 if byte & 0x80 else 1.0
+            exponent = (byte >> mantissa_bits) & ((1 << exponent_bits) - 1)
+            fraction = (byte & ((1 << mantissa_bits) - 1)) / (1 << mantissa_bits)
+            value = sign * (fraction * 2.0 ** (1 - bias) if not exponent else (1 + fraction) * 2.0 ** (exponent - bias))
+            if dtype == "float8_e4m3fn" and byte & 0x7F == 0x7F:
+                value = float("nan")
+            elif dtype == "float8_e5m2" and exponent == 31:
+                value = float("nan") if fraction else sign * float("inf")
+            elif dtype.endswith("fnuz") and byte == 0x80:
+                value = float("nan")
+            table.append(value)
+    return table
+
+
+def decode(data: bytes, dtype: str, shape: Sequence[int] | None = None) -> Vector:
+    """Little-endian bytes of a torch dtype as numbers; UnreadableFile for dtypes that are not numbers."""
+    code = _ARRAY_CODE.get(dtype)
+    if code is not None:
+        vector = Vector(code, data, dtype, shape)
+        if sys.byteorder == "big":
+            vector.byteswap()
+        return vector
+    if dtype == "float16":
+        return Vector("f", unpack(f"<{len(data) // 2}e", data), dtype, shape)
+    if dtype == "bfloat16":  # the upper half of a float32
+        wide = bytearray(2 * len(data))
+        wide[2::4], wide[3::4] = data[0::2], data[1::2]
+        return Vector("f", unpack(f"<{len(data) // 2}f", wide), dtype, shape)
+    if dtype in _FLOAT8:
+        table = _float8_table(dtype)
+        return Vector("d", [table[byte] for byte in data], dtype, shape)
+    if dtype == "float8_e8m0fnu":  # a power of two, no sign; 0xff is NaN
+        return Vector("d", [float("nan") if byte == 255 else 2.0 ** (byte - 127) for byte in data], dtype, shape)
+    raise UnreadableFile("dtype", f"bnlint does not compute with {dtype}")

@@ -1,0 +1,1 @@
+"""Bytes to model. Nothing here runs code from a file or imports torch."""

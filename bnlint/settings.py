@@ -1,0 +1,134 @@
+"""What the user wants of every rule, for one file. Made by `config.py`; read by the engine."""
+
+from __future__ import annotations
+
+from bnlint.finding import Severity
+from bnlint.model.state_dict import Assumed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from bnlint.ruleset import Rule
+
+
+class RuleSetting:
+    """What was said of one rule. None: nothing was said, the rule's own default holds."""
+
+    __slots__ = ("options", "possible", "severity")
+
+    def __init__(
+        self,
+        severity: Severity | None = None,
+        possible: Severity | None = None,
+        options: Mapping[str, object] | None = None,
+    ) -> None:
+        self.severity = severity
+        self.possible = possible
+        self.options: Mapping[str, object] = options or {}
+
+    def then(self, later: RuleSetting) -> RuleSetting:
+        """This setting with all that `later` says put over it."""
+        return RuleSetting(
+            self.severity if later.severity is None else later.severity,
+            self.possible if later.possible is None else later.possible,
+            {**self.options, **later.options},
+        )
+
+
+NOTHING_SAID = RuleSetting()
+
+
+class Override:
+    """One entry of `overrides:`: other settings for some files, or some layers of them.
+
+    `layers` are glob patterns of layer names; none means every layer. `number` is its place in the
+    configuration, `used` becomes True once it decided about a finding.
+    """
+
+    __slots__ = ("expires", "files", "layers", "line", "number", "reason", "rules", "used")
+
+    def __init__(
+        self,
+        rules: Mapping[str, RuleSetting],
+        *,
+        files: Sequence[str] = (),
+        layers: Sequence[str] = (),
+        reason: str = "",
+        expires: str | None = None,
+        number: int = 0,
+        line: int = 0,
+    ) -> None:
+        self.rules = rules
+        self.files = tuple(files)
+        self.layers = tuple(layers)
+        self.reason = reason
+        self.expires = expires
+        self.number = number
+        self.line = line
+        self.used = False
+
+    def covers(self, layer: str | None) -> bool:
+        """True where it speaks about this layer; one without layer patterns speaks about everything."""
+        if not self.layers:
+            return True
+        if layer is None:
+            return False
+        from fnmatch import fnmatchcase
+
+        return any(fnmatchcase(layer, pattern) for pattern in self.layers)
+
+
+class Settings:
+    """What the user wants, for one file.
+
+    `rules` is what the configuration and the command line say of each rule, `overrides` what the
+    configuration says of this file and its layers, in order; the later wins. `select` is the only
+    rules to run (None: all), `ignore` those not to run.
+    """
+
+    __slots__ = ("assumed", "deep", "ignore", "key", "overrides", "preview", "rules", "select")
+
+    def __init__(
+        self,
+        rules: Mapping[str, RuleSetting] | None = None,
+        *,
+        overrides: Sequence[Override] = (),
+        select: frozenset[str] | None = None,
+        ignore: frozenset[str] = frozenset(),
+        assumed: Assumed | None = None,
+        key: str | None = None,
+        deep: bool = False,
+        preview: bool = False,
+    ) -> None:
+        self.rules: Mapping[str, RuleSetting] = rules or {}
+        self.overrides = tuple(overrides)
+        self.select = select
+        self.ignore = ignore
+        self.assumed = assumed or Assumed()
+        self.key = key
+        self.deep = deep
+        self.preview = preview
+
+    def runs(self, rule: Rule) -> bool:
+        """True where the rule is to speak about this file, or about some layer of it."""
+        if rule.name in self.ignore or (self.select is not None and rule.name not in self.select):
+            return False
+        asked = self.select is not None
+        said = self.rules.get(rule.name, NOTHING_SAID).severity
+        if said is None:
+            if asked:
+                return True
+            if (rule.preview and not self.preview) or (rule.deep and not self.deep) or not rule.severity:
+                return any(override.rules.get(rule.name, NOTHING_SAID).severity for override in self.overrides)
+            return True
+        return bool(said) or any(override.rules.get(rule.name, NOTHING_SAID).severity for override in self.overrides)
+
+    def of(self, rule: Rule, layer: str | None) -> tuple[RuleSetting, Override | None]:
+        """What holds for this rule at this layer, and the override that said so last, if one did."""
+        setting = self.rules.get(rule.name, NOTHING_SAID)
+        decided: Override | None = None
+        for override in self.overrides:
+            if rule.name in override.rules and override.covers(layer):
+                setting, decided = setting.then(override.rules[rule.name]), override
+        return setting, decided
