@@ -132,7 +132,9 @@ def _user_severity(
     rule: Rule, finding: Finding, settings: Settings, layer: str | None, own: Severity
 ) -> tuple[Severity, Override | None]:
     setting, override = settings.of(rule, layer)
-    if setting.severity == Severity.OFF and setting.severity is not None:
+    if setting.severity is not None and setting.severity == Severity.OFF:
         return Severity.OFF, override
+    if setting.severity is None and not settings.on(rule):
+        return Severity.OFF, None
     said = setting.severity if finding.certain else setting.possible
     return (own if said is None else said), override

@@ -110,19 +110,21 @@ class Settings:
         self.deep = deep
         self.preview = preview
 
-    def runs(self, rule: Rule) -> bool:
-        """True where the rule is to speak about this file, or about some layer of it."""
+    def on(self, rule: Rule) -> bool:
+        """True where the rule speaks about everything in this file, overrides aside."""
         if rule.name in self.ignore or (self.select is not None and rule.name not in self.select):
             return False
-        asked = self.select is not None
         said = self.rules.get(rule.name, NOTHING_SAID).severity
-        if said is None:
-            if asked:
-                return True
-            if (rule.preview and not self.preview) or (rule.deep and not self.deep) or not rule.severity:
-                return any(override.rules.get(rule.name, NOTHING_SAID).severity for override in self.overrides)
-            return True
-        return bool(said) or any(override.rules.get(rule.name, NOTHING_SAID).severity for override in self.overrides)
+        if said is not None:
+            return said > Severity.OFF
+        held_back = not rule.severity or (rule.preview and not self.preview) or (rule.deep and not self.deep)
+        return self.select is not None or not held_back
+
+    def runs(self, rule: Rule) -> bool:
+        """True where the rule speaks about this file, or an override lets it speak about some of it."""
+        if rule.name in self.ignore or (self.select is not None and rule.name not in self.select):
+            return False
+        return self.on(rule) or any(override.rules.get(rule.name, NOTHING_SAID).severity for override in self.overrides)
 
     def of(self, rule: Rule, layer: str | None) -> tuple[RuleSetting, Override | None]:
         """What holds for this rule at this layer, and the override that said so last, if one did."""
