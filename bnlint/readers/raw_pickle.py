@@ -1,0 +1,14 @@
+"""plain pickles: numpy arrays of any protocol and Python, joblib, pickled tensors."""
+
+from __future__ import annotations
+
+from bnlint.readers.values import Loaded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from bnlint.readers.source import ByteSource
+
+
+def load(source: ByteSource) -> Loaded:
+    """The object in the file. UnreadableFile where the bytes are not what they say they are."""
+    raise NotImplementedError
