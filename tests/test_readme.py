@@ -1,6 +1,6 @@
 """Every command that the documentation shows, run in the root of the checkout: what it prints is what is shown.
 
-In a ```console block a line `$ command` is run and the lines after it are its output; a line `...` stands for any lines.
+In a ```console block a line `$ command` is run; the lines after it are its output, where `...` stands for any lines.
 """
 
 import os
@@ -32,15 +32,11 @@ def shown_commands() -> Iterator[tuple[str, str, str]]:
 
 def output_of(command: str) -> str:
     """What a command prints to somebody who pipes it: no colour, no width of a terminal."""
+    scripts = [sysconfig.get_path("scripts"), os.path.dirname(sys.executable)]
     environment = {
-        **{
-            name: value
-            for name, value in os.environ.items()
-            if name not in ("COLUMNS", "FORCE_COLOR", "CLICOLOR_FORCE")
-        },
-        "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.path.dirname(sys.executable), os.environ["PATH"]]),
-        "NO_COLOR": "1",
+        name: value for name, value in os.environ.items() if name not in ("COLUMNS", "FORCE_COLOR", "CLICOLOR_FORCE")
     }
+    environment.update(NO_COLOR="1", PATH=os.pathsep.join([*scripts, os.environ["PATH"]]))
     done = subprocess.run(
         ["sh", "-c", command], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
