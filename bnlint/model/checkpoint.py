@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from bnlint.model.batchnorm import BatchNorm
     from bnlint.model.module import ModuleTree
+    from bnlint.model.optimizer_mapping import Training
     from bnlint.model.state_dict import StateDict
     from bnlint.model.tensor import Tensor
 
@@ -75,6 +76,14 @@ class Checkpoint:
         self._close = close
         for state_dict in self.state_dicts:
             state_dict.checkpoint = self
+
+    def training(self, state_dict: StateDict) -> Training | None:
+        """What the file's optimizers say of a state dict's parameters; None where they prove nothing."""
+        if not self.optimizers:
+            return None
+        from bnlint.model.optimizer_mapping import training_of
+
+        return training_of(state_dict, self)
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
