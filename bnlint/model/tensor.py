@@ -15,7 +15,7 @@ from bnlint.errors import UnreadableFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Protocol
 
     class Storage(Protocol):
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
         def read(self, offset: int, nbytes: int) -> bytes:
             """`nbytes` bytes from `offset` of this storage; UnreadableFile where they are not there."""
+
+    Numbers = array[float]
+else:
+    Numbers = array
 
 
 # torch 2.13's dtypes (c10/core/ScalarType.h) and numpy's float128: bytes per element.
@@ -57,7 +61,7 @@ FLOATING = frozenset(
 VECTOR_LIMIT = 64 << 20  # bytes: far beyond any BatchNorm vector, small enough to never fill a machine
 
 
-class Vector(array):
+class Vector(Numbers):
     """The numbers of a tensor, flat: an `array` that knows its dtype and its extremes.
 
     `dtype` is the dtype in the file ("bfloat16"); the array itself holds what Python can compute
@@ -66,43 +70,45 @@ class Vector(array):
 
     dtype: str
     shape: tuple[int, ...]
-    _extremes: tuple[float, float, bool] | None
+    _finite: bool | None
+    _min: float | None
+    _max: float | None
 
     def __new__(
         cls, typecode: str, values: bytes | Sequence[float] = (), dtype: str = "", shape: Sequence[int] | None = None
     ) -> Vector:
-        self = super().__new__(cls, typecode, values)  # type: ignore[arg-type]
+        self = super().__new__(cls, typecode, values)
         self.dtype = dtype or {"f": "float32", "d": "float64", "q": "int64"}.get(typecode, typecode)
         self.shape = (len(self),) if shape is None else tuple(shape)
-        self._extremes = None
+        self._finite = self._min = self._max = None
         return self
-
-    def _measure(self) -> tuple[float, float, bool]:
-        if self._extremes is None:
-            # A sum is finite only if every element is; the reverse fails where float64 sums overflow.
-            if not self:
-                self._extremes = (0.0, 0.0, True)
-            elif isfinite(sum(self)) or all(map(isfinite, self)):
-                self._extremes = (min(self), max(self), True)
-            else:
-                finite = [value for value in self if isfinite(value)] or [float("nan")]
-                self._extremes = (min(finite), max(finite), False)
-        return self._extremes
 
     @property
     def finite(self) -> bool:
         """True where no element is NaN or infinite."""
-        return self._measure()[2]
+        if self._finite is None:
+            # A sum is finite only if every element is; the reverse fails where float64 sums overflow.
+            self._finite = isfinite(sum(self)) or all(map(isfinite, self))
+        return self._finite
 
     @property
     def min(self) -> float:
         """The smallest finite element (NaN where none is finite, 0 where there is none)."""
-        return self._measure()[0]
+        if self._min is None:
+            self._min = self._extreme(min)
+        return self._min
 
     @property
     def max(self) -> float:
         """The largest finite element (NaN where none is finite, 0 where there is none)."""
-        return self._measure()[1]
+        if self._max is None:
+            self._max = self._extreme(max)
+        return self._max
+
+    def _extreme(self, choose: Callable[[Iterable[float]], float]) -> float:
+        if not self:
+            return 0.0
+        return choose(self if self.finite else [value for value in self if isfinite(value)] or [float("nan")])
 
     @property
     def largest(self) -> float:
@@ -121,7 +127,7 @@ class Vector(array):
 
     def all_equal(self, value: float) -> bool:
         """True where there is an element and every element is exactly `value`."""
-        return bool(self) and self.finite and self.min == value == self.max
+        return bool(self) and self[0] == value and self.count(value) == len(self)
 
     def where(self, wanted: Sequence[bool] | None = None) -> list[int]:
         """The channels whose element is not finite, or for which `wanted` is true."""
