@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bnlint.finding import Severity
+from bnlint.finding import Location, Severity
 from bnlint.model.state_dict import Assumed
 
 TYPE_CHECKING = False
@@ -42,11 +42,13 @@ NOTHING_SAID = RuleSetting()
 class Override:
     """One entry of `overrides:`: other settings for some files, or some layers of them.
 
-    `layers` are glob patterns of layer names; none means every layer. `number` is its place in the
-    configuration, `used` becomes True once it decided about a finding.
+    `files` are patterns as in .gitignore, relative to the configuration's root; none means every file.
+    `layers` are glob patterns of layer names; none means every layer. `expires` is a day, "2027-06-30".
+    `number` counts the overrides of a run from 0; `path`, `line` and `column` say where it is written.
+    `met` becomes True once a file of the run is one of its files, `used` once it decided about a finding.
     """
 
-    __slots__ = ("expires", "files", "layers", "line", "number", "reason", "rules", "used")
+    __slots__ = ("column", "expires", "files", "layers", "line", "met", "number", "path", "reason", "rules", "used")
 
     def __init__(
         self,
@@ -57,7 +59,9 @@ class Override:
         reason: str = "",
         expires: str | None = None,
         number: int = 0,
+        path: str = "",
         line: int = 0,
+        column: int = 0,
     ) -> None:
         self.rules = rules
         self.files = tuple(files)
@@ -65,8 +69,15 @@ class Override:
         self.reason = reason
         self.expires = expires
         self.number = number
+        self.path = path
         self.line = line
+        self.column = column
+        self.met = False
         self.used = False
+
+    def at(self) -> Location:
+        """The override as a place in its configuration."""
+        return Location(path=self.path, line=self.line, column=self.column)
 
     def covers(self, layer: str | None) -> bool:
         """True where it speaks about this layer; one without layer patterns speaks about everything."""

@@ -1,0 +1,227 @@
+"""Paths, folders and patterns -> the files to look at."""
+
+from __future__ import annotations
+
+import os
+from stat import S_ISDIR, S_ISREG
+
+from bnlint.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from bnlint.config import Config
+
+# The names under which checkpoints are met in a folder. A file named on the command line may have any name.
+CHECKPOINT_ENDINGS = (
+    ".pth", ".pt", ".ckpt", ".safetensors", ".bin", ".pth.tar", ".tar", ".th", ".torch", ".pkl", ".pickle",
+    ".jit", ".ptl", ".pt2", ".index.json", ".onnx", ".h5", ".hdf5", ".keras", ".npz", ".npy", ".joblib",
+    ".pdparams", ".gguf",
+)  # fmt: skip
+INDEX_ENDING = ".index.json"
+INDEX_LIMIT = 64 << 20  # bytes; the index of a model of 10 000 tensors has one megabyte
+
+
+class Target:
+    """A file to look at. `named` is True where the user gave this very path, not a folder or pattern it is in."""
+
+    __slots__ = ("named", "path")
+
+    def __init__(self, path: str, named: bool = True) -> None:
+        self.path = path
+        self.named = named
+
+    def __repr__(self) -> str:
+        return f"<{self.path}{'' if self.named else ' (met)'}>"
+
+
+class Discovery:
+    """What the given paths come to: files in order, and a sentence for each path that comes to nothing."""
+
+    __slots__ = ("_config", "_force_exclude", "_seen", "targets", "trouble")
+
+    def __init__(self, config: Config, force_exclude: bool = False) -> None:
+        self._config = config
+        self._force_exclude = force_exclude
+        self._seen: set[str] = set()
+        self.targets: list[Target] = []
+        self.trouble: list[str] = []
+
+    def add(self, path: str) -> None:
+        """Take in a path as the user wrote it."""
+        try:
+            mode = os.stat(path).st_mode
+        except (OSError, ValueError) as error:
+            if _is_pattern(path):
+                self._add_pattern(path)
+            else:
+                self.trouble.append(f"{path}: {_why(path, error)}")
+            return
+        if S_ISDIR(mode):
+            self._add_folder(path)
+        elif not S_ISREG(mode):
+            self.trouble.append(f"{path}: not a regular file")
+        elif not (self._force_exclude and self._config.excludes(path)):
+            self._take(path, named=not self._force_exclude)
+
+    def _add_folder(self, folder: str) -> None:
+        known, excluded = len(self._seen), False
+        if self._config.exclude and self._config.excludes(folder, folder=True):
+            return
+        for path in self._walk(folder, ()):
+            if path is None:
+                excluded = True
+            else:
+                self._take(path, named=False)
+        if len(self._seen) == known and not excluded:
+            self.trouble.append(f"{folder}: holds nothing to check")
+
+    def _walk(self, folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str | None]:
+        """The checkpoints below a folder in the order of their names; None for what is excluded.
+
+        `above` identifies the folders on the way here: a link back to one of them is a circle.
+        """
+        try:
+            status = os.stat(folder)
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            self.trouble.append(f"{folder}: cannot be listed: {error.strerror}")
+            return
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            return
+        shards = _shards([entry.path for entry in entries if entry.name.endswith(INDEX_ENDING)])
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name == "__pycache__" or entry.path in shards:
+                continue
+            if entry.is_dir():
+                if self._config.excludes(entry.path, folder=True):
+                    yield None
+                else:
+                    yield from self._walk(entry.path, (*above, here))
+            elif entry.name.lower().endswith(CHECKPOINT_ENDINGS) and _is_file(entry):
+                yield None if self._config.excludes(entry.path) else entry.path
+
+    def _add_pattern(self, pattern: str) -> None:
+        """A pattern that the shell left as it is: on Windows, in a quoted argument, or from a file of paths."""
+        from glob import glob
+
+        matches = sorted(glob(pattern, recursive=True))
+        if not matches:
+            self.trouble.append(f"{pattern}: matches nothing")
+        any_name = "." in os.path.basename(pattern)
+        for path in matches:
+            if os.path.isdir(path):
+                if not pattern.endswith("**"):
+                    self._add_folder(path)
+            elif (any_name or path.lower().endswith(CHECKPOINT_ENDINGS)) and not self._config.excludes(path):
+                self._take(path, named=False)
+
+    def _take(self, path: str, named: bool) -> None:
+        identity = os.path.abspath(path)
+        if identity not in self._seen:
+            self._seen.add(identity)
+            self.targets.append(Target(path, named))
+
+    def drop_listed_shards(self) -> None:
+        """Leave out files that an index among the targets lists: they are checked once, through the index."""
+        indexes = [target.path for target in self.targets if target.path.endswith(INDEX_ENDING)]
+        if indexes:
+            shards = {os.path.abspath(path) for path in _shards(indexes)}
+            self.targets = [target for target in self.targets if os.path.abspath(target.path) not in shards]
+
+
+def discover(
+    paths: Sequence[str], config: Config, *, force_exclude: bool = False, allow_empty: bool = False
+) -> Discovery:
+    """The files that `paths` come to.
+
+    A path that does not exist, is no regular file, or is a folder or pattern that holds nothing to check
+    becomes a sentence in `trouble`; the last kind is none with `allow_empty`. With `force_exclude` the
+    configuration's patterns also leave out files named outright, and those count as met in a folder:
+    hooks name every file. UsageError where there are no paths at all.
+    """
+    if not paths and not allow_empty:
+        raise UsageError("nothing to check: name a file or a folder")
+    found = Discovery(config, force_exclude)
+    for path in paths:
+        found.add(path)
+    found.drop_listed_shards()
+    if allow_empty:
+        found.trouble = [each for each in found.trouble if not each.endswith(("nothing to check", "matches nothing"))]
+    return found
+
+
+def read_paths(source: str) -> list[str]:
+    """The paths in a file, or on standard input for "-": separated by NUL bytes if there are any, else by lines."""
+    import sys
+
+    try:
+        if source == "-":
+            data = sys.stdin.buffer.read()
+        else:
+            with open(source, "rb") as file:
+                data = file.read()
+    except OSError as error:
+        raise UsageError(f"--files-from: {source}: {error.strerror}") from None
+    lines = data.split(b"\0") if b"\0" in data else data.splitlines()
+    return [os.fsdecode(line) for line in lines if line]
+
+
+def is_path_file(path: str) -> bool:
+    """True for the text `.pth` files that tell Python's site module where packages lie."""
+    if not path.endswith(".pth"):
+        return False
+    if os.path.basename(os.path.dirname(os.path.abspath(path))) in ("site-packages", "dist-packages"):
+        return True
+    try:
+        with open(path, "rb") as file:
+            lines = [line.strip() for line in file.read(1 << 16).splitlines()]
+    except OSError:
+        return False
+    telling = [os.fsdecode(line) for line in lines if line and not line.startswith(b"#")]
+    return bool(telling) and all(_is_path_line(line, os.path.dirname(path)) for line in telling)
+
+
+def _is_path_line(line: str, folder: str) -> bool:
+    return line.startswith(("import ", "import\t")) or ("\0" not in line and os.path.isdir(os.path.join(folder, line)))
+
+
+def _shards(indexes: Iterable[str]) -> set[str]:
+    """The files that indexes of sharded checkpoints list. What is wrong with an index, its reader says."""
+    shards: set[str] = set()
+    for index in indexes:
+        shards.update(os.path.join(os.path.dirname(index), name) for name in _shard_names(index))
+    return shards
+
+
+def _shard_names(index: str) -> set[str]:
+    from json import loads
+
+    try:
+        if not os.path.isfile(index) or os.path.getsize(index) > INDEX_LIMIT:
+            return set()
+        with open(index, "rb") as file:
+            content = loads(file.read())
+    except (OSError, ValueError, RecursionError):
+        return set()
+    weights = content.get("weight_map") if isinstance(content, dict) else None
+    return {name for name in weights.values() if isinstance(name, str)} if isinstance(weights, dict) else set()
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """True for a regular file, and for a link to nothing: that one was to be a file."""
+    return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
+
+
+def _is_pattern(path: str) -> bool:
+    return any(sign in path for sign in "*?[")
+
+
+def _why(path: str, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        if os.path.islink(path):
+            return f"a link to {os.readlink(path)}, which does not exist"
+        return "no such file or folder"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
