@@ -8,7 +8,7 @@ beside the model says which layers were frozen.
 from __future__ import annotations
 
 from bnlint.model.batchnorm import COUNTER
-from bnlint.model.state_dict import TRANSPORT
+from bnlint.model.state_dict import StateDict
 from bnlint.model.tensor import FLOATING
 
 TYPE_CHECKING = False
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from bnlint.model.batchnorm import BatchNorm
     from bnlint.model.checkpoint import Checkpoint, OptimizerState
-    from bnlint.model.state_dict import StateDict
 
     Shape = tuple[int, ...]
 
@@ -104,8 +103,8 @@ def parameter_names(optimizer: OptimizerState, shapes: Mapping[str, Shape]) -> d
     and only an assignment that is the only possible one counts.
     """
     if optimizer.names:
-        by_bare_name = {bare(name): name for name in shapes}
-        named = {index: by_bare_name.get(bare(name)) for index, name in optimizer.names.items()}
+        known = {StateDict.unwrapped(name): name for name in shapes}
+        named = {index: known.get(StateDict.unwrapped(name)) for index, name in optimizer.names.items()}
         return {index: name for index, name in named.items() if name is not None}
     names, offered = list(shapes), list(shapes.values())
     for groups in ([indices(optimizer)], optimizer.groups[:MANY]):
@@ -176,12 +175,3 @@ def shape_of(optimizer: OptimizerState, index: int) -> Shape | None:
     """The parameter's shape as the optimizer's state shows it, None where it does not."""
     state = optimizer.state.get(index, {})
     return next((shape for key in SHAPED_LIKE_THE_PARAMETER if isinstance(shape := state.get(key), tuple)), None)
-
-
-def bare(name: str) -> str:
-    """A parameter's name without what wrappers put before it: "module.conv1.weight" is "conv1.weight"."""
-    first, dot, rest = name.partition(".")
-    while dot and first in TRANSPORT:
-        name = rest
-        first, dot, rest = name.partition(".")
-    return name

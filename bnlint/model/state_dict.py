@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 TRANSPORT = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
 
+def without_transport(name: str) -> str:
+    """A name without what wrapped the model: "module.layer1.0.bn1" is "layer1.0.bn1"."""
+    return ".".join([part for part in name.split(".") if part not in TRANSPORT])
+
+
 class Assumed:
     """What a state dict cannot say: the momentum and eps its layers were built with.
 
@@ -85,6 +90,15 @@ class StateDict:
         if self._by_name is None:
             self._by_name = {layer.name: layer for layer in self.batchnorms}
         return self._by_name.get(name)
+
+    @staticmethod
+    def unwrapped(name: str) -> str:
+        """A name without the wrappers before it: "module._orig_mod.conv1.weight" is "conv1.weight"."""
+        parts = name.split(".")
+        wrappers = 0
+        while wrappers < len(parts) - 1 and parts[wrappers] in TRANSPORT:
+            wrappers += 1
+        return ".".join(parts[wrappers:])
 
     def siblings(self, layer: BatchNorm) -> list[BatchNorm]:
         """The other BatchNorm layers of the smallest block around `layer` that has any.

@@ -1,0 +1,81 @@
+from collections.abc import Iterator
+
+from bnlint import BatchNorm, Finding, Severity, batchnorm, rule, tensor
+
+INT64_MINIMUM = -(2**63)
+
+
+@rule(
+    severity=Severity.WARNING,
+    good=lambda: [
+        batchnorm(),
+        batchnorm(num_batches_tracked=0),
+        batchnorm(num_batches_tracked=1_905_515),
+        batchnorm(num_batches_tracked=None),
+    ],
+    bad=lambda: [
+        batchnorm(num_batches_tracked=-3),
+        batchnorm(num_batches_tracked=INT64_MINIMUM),
+        batchnorm(num_batches_tracked=tensor(100.5)),
+        batchnorm(num_batches_tracked=tensor(float("nan"))),
+        batchnorm(num_batches_tracked=tensor(float("inf"), "float16")),
+        batchnorm(num_batches_tracked=tensor([3, 4], "int64")),
+        batchnorm(num_batches_tracked=tensor([], "int64")),
+        batchnorm(num_batches_tracked=tensor(7.0)),
+        batchnorm(num_batches_tracked=tensor([7], "int64")),
+        batchnorm(num_batches_tracked=tensor(7, "int32")),
+    ],
+)
+def invalid_num_batches_tracked(layer: BatchNorm) -> Iterator[Finding]:
+    """num_batches_tracked is not a count: negative, fractional, not finite, or not one int64 number.
+
+    Loading converts it without a word: 6.7 becomes 6, NaN and infinity become -9223372036854775808.
+    float16 overflows above 65504 batches, and bfloat16 makes 70144 of 70001. Where momentum is None
+    the count is the divisor of every later update; elsewhere it only misleads whoever reads it.
+
+    Common causes:
+        Someone averaged the whole state dict, counter included: model soups, federated averaging
+        (PFLlib PR#269, APPFL PR#86, FLamby#260). Or cast every tensor: `{k: v.half() for ...}`;
+        `module.half()` leaves the counter alone. A one-element vector comes from torch 0.3 code that
+        wrote `torch.LongTensor([0])`; it loads fine.
+
+    Fix:
+        Average and cast floating point tensors only, and take the counter from one of the models:
+        `merged[key] = torch.stack([sd[key] for sd in models]).amax(0) if key.endswith("num_batches_tracked") else ...`.
+        To repair a file: `sd[key] = torch.tensor(int(count))`.
+
+    When this is fine:
+        Whole numbers stored as floats or in a vector of one element load unchanged (info).
+    """
+    counter = layer.tracked
+    if counter is None or (counter.dtype == "int64" and counter.shape == () and counter[0] >= 0):
+        return
+    wrong = defect(layer)
+    yield Finding(
+        layer.at("num_batches_tracked"),
+        f"num_batches_tracked is {wrong or 'a whole number'}, {stored(layer)}; expected one int64 number",
+        evidence={"dtype": counter.dtype, "shape": counter.shape, "values": counter[:8].tolist()},
+        severity=Severity.WARNING if wrong else Severity.INFO,
+    )
+
+
+def defect(layer: BatchNorm) -> str:
+    """What is wrong with the value itself; "" where it loads as the number that it is."""
+    counter = layer.tracked
+    if counter is None or len(counter) != 1:
+        return f"{len(counter or ())} numbers"
+    if not counter.finite:
+        return "not finite"
+    if counter[0] == INT64_MINIMUM:
+        return f"{INT64_MINIMUM}, what NaN becomes"
+    if counter[0] < 0:
+        return f"negative ({counter[0]:g})"
+    if counter[0] != int(counter[0]):
+        return f"fractional ({counter[0]:g})"
+    return ""
+
+
+def stored(layer: BatchNorm) -> str:
+    counter = layer.tracked
+    assert counter is not None
+    return f"{counter.dtype} of shape {list(counter.shape)}"
