@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from math import sqrt
+
 from bnlint.finding import Location
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from bnlint.model.module import BatchNormModule
     from bnlint.model.state_dict import StateDict
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 VECTORS = ("weight", "bias", "running_mean", "running_var")
 COUNTER = "num_batches_tracked"
 LEAVES = (*VECTORS, COUNTER)
+
+USUAL_MOMENTA = (0.1, 0.01, 0.03, 0.001, 0.2, 0.05, 0.003, 0.0003)
+HALF_FIXED_POINT = 4 * 2.0**-24  # where rounding stops a float16 that loses a tenth per batch
 
 
 class BatchNorm:
@@ -54,6 +59,15 @@ class BatchNorm:
     def at(self, *leaves: str) -> Location:
         """This layer as a place, with the tensors a finding is about."""
         return Location((self.name,), [self.key(leaf) for leaf in leaves], self.state_dict.key)
+
+    def in_words(self, channels: Sequence[int]) -> str:
+        """Some of its channels as a message has them: "3 of 64 channels (7, 12, 40)", "all 64 channels"."""
+        if len(channels) == self.channels:
+            return f"all {self.channels} channels" if self.channels > 1 else "its only channel"
+        if len(channels) == 1:
+            return f"1 of {self.channels} channels (channel {channels[0]})"
+        first = ", ".join(map(str, channels[:4])) + (", ..." if len(channels) > 4 else "")
+        return f"{len(channels)} of {self.channels} channels ({first})"
 
     # -- facts ------------------------------------------------------------------------------------
 
@@ -99,13 +113,69 @@ class BatchNorm:
             mean is not None
             and var is not None
             and mean.all_equal(0.0)
-            and (var.all_equal(1.0) or (var.finite and var.min == var.max and abs(var.min - (1 - 1e-5)) < 1e-7))
+            and (var.all_equal(1.0) or self.detectron2_identity)
         )
+
+    @property
+    def detectron2_identity(self) -> bool:
+        """True where running_var is all 1 - 1e-5: how detectron2's FrozenBatchNorm2d is made when it does nothing."""
+        var = self.running_var
+        return var is not None and len(var) > 0 and abs(var[0] - (1 - 1e-5)) < 1e-7 and var.all_equal(var[0])
+
+    @property
+    def real_stats(self) -> bool:
+        """True where both statistics are there, finite, and not those of a new layer."""
+        mean, var = self.running_mean, self.running_var
+        return mean is not None and var is not None and mean.finite and var.finite and not self.default_stats
 
     @property
     def trained(self) -> bool:
         """True where bias moved from 0. gamma proves nothing: torch before 1.2 drew it from U(0, 1)."""
-        return self.bias is not None and self.bias.finite and self.bias.largest > 0
+        return self.bias is not None and self.bias.finite and any(self.bias)
+
+    @property
+    def untouched(self) -> bool:
+        """True where weight and bias may still be as some torch initialised them: 1 or U(0, 1), and 0."""
+        if self.trained:
+            return False
+        weight = self.weight
+        return not weight or weight.all_equal(weight[0]) or (weight.min >= 0 and weight.max <= 1)
+
+    def gains(self) -> list[float]:
+        """What eval mode multiplies each channel's input with: |weight| / sqrt(running_var + eps)."""
+        var = self.running_var or ()
+        weight = self.weight or [1.0] * len(var)
+        return [abs(gamma) / sqrt(max(value, 0.0) + self.eps) for gamma, value in zip(weight, var, strict=False)]
+
+    def dead_channels(self, at_most: float = 1e-10) -> list[int]:
+        """The channels whose input was constant in training, as far as running_var shows it.
+
+        `at_most` and below (and far below the other channels of the layer); or, after some batches,
+        what is left of the first 1 when nothing is added to it: at least two channels with exactly
+        (1 - momentum) ** num_batches_tracked. float16 cannot hold such values: there, only the fixed
+        point of the decay counts.
+        """
+        var = self.running_var
+        if not var or not var.finite:
+            return []
+        if var.dtype == "float16":
+            return var.where([value == HALF_FIXED_POINT for value in var])
+        if var.min > at_most:
+            return self._decayed_channels(var)
+        typical = var.median
+        far_below = 1e-3 * typical if typical > at_most else at_most
+        return var.where([0 <= value <= at_most and (value == 0 or value <= far_below) for value in var])
+
+    def _decayed_channels(self, var: Vector) -> list[int]:
+        batches = self.num_batches_tracked
+        if batches is None or batches < 20 or var.dtype not in ("float32", "float64"):
+            return []
+        momenta = USUAL_MOMENTA if self.momentum is None else (self.momentum, *USUAL_MOMENTA)
+        left = [(1 - momentum) ** batches for momentum in momenta]
+        if not any(abs(var.min - decayed) < 1e-3 * decayed for decayed in left):
+            return []
+        lowest = var.where([value == var.min for value in var])
+        return lowest if len(lowest) > 1 else []
 
     # -- settings: what the file says, else what was assumed -----------------------------------------
 

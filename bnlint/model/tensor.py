@@ -175,6 +175,11 @@ class Tensor:
         return self.count * ITEM_SIZE[self.dtype]
 
     @property
+    def floating(self) -> bool:
+        """True where the elements are numbers that can be NaN or infinite."""
+        return self.dtype in FLOATING
+
+    @property
     def contiguous(self) -> bool:
         """True where the elements lie in order without gaps."""
         return all(
@@ -193,8 +198,7 @@ class Tensor:
             return b""
         if self.storage is None:
             raise UnreadableFile("missing", "the tensor has no data (it was saved on the meta device)")
-        last = sum((size - 1) * stride for size, stride in zip(self.shape, self.stride, strict=True))
-        span = (last + 1) * item
+        span = self._span * item
         if self.offset < 0 or self.offset * item + span > self.storage.nbytes:
             raise UnreadableFile(
                 "bounds",
@@ -221,14 +225,41 @@ class Tensor:
         return decode(self.raw(), self.dtype, self.shape)
 
     def chunks(self, nbytes: int = 1 << 20) -> Iterator[Vector]:
-        """The elements as numbers, at most `nbytes` bytes at a time: for tensors of any size."""
-        if not self.contiguous or self.nbytes <= nbytes:
+        """The elements as numbers, at most `nbytes` bytes at a time: for tensors of any size.
+
+        Every element comes once; a tensor without gaps (channels_last is one) in the order of its storage.
+        """
+        item = ITEM_SIZE[self.dtype]
+        if item * max(self.count, self._span) <= nbytes or not self.count:
             yield self.values()
-            return
-        step = nbytes // ITEM_SIZE[self.dtype]
-        for start in range(0, self.count, step):
-            size = min(step, self.count - start)
-            yield Tensor(self.dtype, (size,), self.storage, offset=self.offset + start).values()
+        elif self._dense or self.count > self._span:  # more elements than places: they overlap
+            step = nbytes // item
+            for start in range(0, self._span, step):
+                size = min(step, self._span - start)
+                yield Tensor(self.dtype, (size,), self.storage, offset=self.offset + start).values()
+        else:
+            first, *rest = self.shape
+            step = max(1, nbytes // (item * max(prod(rest), self.stride[0])))
+            for row in range(0, first, step):
+                rows = (min(step, first - row), *rest) if step > 1 else tuple(rest)
+                stride = self.stride if step > 1 else self.stride[1:]
+                offset = self.offset + row * self.stride[0]
+                yield from Tensor(self.dtype, rows, self.storage, stride=stride, offset=offset).chunks(nbytes)
+
+    @property
+    def _span(self) -> int:
+        """The places from its first element to its last."""
+        return 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.stride, strict=True))
+
+    @property
+    def _dense(self) -> bool:
+        steps = sorted((stride, size) for size, stride in zip(self.shape, self.stride, strict=True) if size > 1)
+        wanted = 1
+        for stride, size in steps:
+            if stride != wanted:
+                return False
+            wanted *= size
+        return True
 
 
 def contiguous_stride(shape: Sequence[int]) -> tuple[int, ...]:
