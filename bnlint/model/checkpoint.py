@@ -39,6 +39,11 @@ class OptimizerState:
         self.state = state
         self.names: Mapping[int, str] = names or {}
 
+    def steps(self, index: int) -> int | None:
+        """How often it stepped this parameter; None where it does not count (SGD) or never had a gradient."""
+        step = self.state.get(index, {}).get("step")
+        return int(step) if isinstance(step, int | float) and 0 < step < 1 << 60 else None
+
 
 class Checkpoint:
     """An opened checkpoint. A context manager: closing it closes the file.

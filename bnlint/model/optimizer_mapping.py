@@ -70,7 +70,7 @@ def training_of(state_dict: StateDict, checkpoint: Checkpoint) -> Training | Non
             return None
         for index, name in names.items():
             if got_gradients(optimizer, index):
-                steps[name] = step_of(optimizer, index)
+                steps[name] = optimizer.steps(index)
     return Training(steps, shapes.keys() - steps.keys()) if steps else None
 
 
@@ -163,12 +163,6 @@ def indices(optimizer: OptimizerState) -> list[int]:
 def got_gradients(optimizer: OptimizerState, index: int) -> bool:
     """True where the optimizer has state for the parameter; Adagrad makes one for all, at step 0."""
     return index in optimizer.state and optimizer.state[index].get("step") != 0
-
-
-def step_of(optimizer: OptimizerState, index: int) -> int | None:
-    """How often the optimizer stepped this parameter, None where it does not count."""
-    step = optimizer.state[index].get("step")
-    return int(step) if isinstance(step, int | float) and 0 < step < 1 << 60 else None
 
 
 def shape_of(optimizer: OptimizerState, index: int) -> Shape | None:

@@ -68,12 +68,9 @@ def wrapper_prefix(weights: StateDict) -> Iterator[Finding]:
 
 
 def prefix(keys: list[str]) -> str:
-    """The names of wrappers that all these keys start with; those of the first key where they differ."""
-    shared = keys[0].removesuffix(StateDict.unwrapped(keys[0]))
-    while shared and not all(key.startswith(shared) for key in keys):
-        shared = shared[:-1].rpartition(".")[0]
-        shared += "." if shared else ""
-    return shared or keys[0].removesuffix(StateDict.unwrapped(keys[0]))
+    """The names of wrappers that all these keys start with; the first key's outermost where they differ."""
+    shortest = min((key.removesuffix(StateDict.unwrapped(key)) for key in keys), key=len)
+    return shortest if all(key.startswith(shortest) for key in keys) else keys[0].partition(".")[0] + "."
 
 
 def named(*names: str) -> StateDict:

@@ -1,0 +1,154 @@
+from collections.abc import Iterator, Mapping
+
+from bnlint import (
+    BatchNorm,
+    Checkpoint,
+    Finding,
+    OptimizerState,
+    Severity,
+    StateDict,
+    batchnorm,
+    checkpoint,
+    rule,
+    state_dict,
+    tensor,
+)
+
+# Parts that follow another part of the model instead of a gradient, and count batches on purpose or not.
+AVERAGED = {"ema", "teacher", "target", "momentum", "shadow", "averaged", "encoder_k", "key_encoder"}
+
+
+@rule(
+    severity=Severity.WARNING,
+    confidence="high",
+    needs=["frozen-bn-in-train-mode"],
+    good=lambda: [
+        net(frozen=20, trained=20),  # no optimizer in the file
+        net(frozen=20, trained=20, optimizer=adam(steps=dict.fromkeys(range(6), 20))),  # everything was trained
+        net(frozen=0, trained=20, optimizer=adam(steps={3: 20, 4: 20, 5: 20})),  # eval() after every train()
+        net(frozen=20, trained=20, optimizer=sgd()),  # plain SGD keeps no state at all
+        net(frozen=25, trained=25, optimizer=adam(steps={3: 5, 4: 5, 5: 5})),  # rebuilt after 20 steps
+        net(frozen=80, trained=80, optimizer=adam(steps={3: 20, 4: 20, 5: 20})),  # 4 batches per step
+        net(frozen=500_000, trained=20, optimizer=sgd(3, 4, 5)),  # counted before, in pretraining
+        net(frozen=None, trained=20, optimizer=adam(steps={3: 20, 4: 20, 5: 20})),
+        net(frozen=20, trained=20, optimizer=adam(steps={0: 20}, shapes={0: (4,)}, held=1)),  # which vector is it?
+        net(frozen=20, trained=20, optimizer=adam(steps={0: 20}, shapes={0: (7, 7)}, held=1)),  # another model's
+    ],
+    bad=lambda: [
+        net(frozen=20, trained=20, optimizer=adam(steps={3: 20, 4: 20, 5: 20})),
+        net(frozen=1020, trained=20, optimizer=adam(steps={3: 1020, 4: 1020, 5: 1020})),
+        net(frozen=1003, trained=1003, optimizer=adam(steps={3: 1000, 4: 1000, 5: 1000})),  # AMP skipped three
+        net(frozen=20, trained=20, optimizer=sgd(3, 4, 5)),
+        net(frozen=20, trained=20, optimizer=filtered()),
+        net(frozen=20, trained=20, optimizer=adam(steps={0: 20, 1: 20}, names={0: "module.bn2.weight", 1: "bn2.bias"})),
+        net(frozen=12, trained=20, optimizer=adam(steps={3: 20, 4: 20, 5: 20})),  # possible
+        net(frozen=12, trained=None, optimizer=sgd(3)),  # possible
+        net(frozen=20, trained=20, optimizer=adam(steps={3: 20, 4: 20, 5: 20}), block="encoder_k."),  # possible
+    ],
+)
+def frozen_bn_counted_batches(file: Checkpoint, *, skipped_steps: float = 0.01) -> Iterator[Finding]:
+    """A frozen BatchNorm layer counted the batches of this training: it was in train mode all along.
+
+    `requires_grad_(False)` stops weight and bias and nothing else: in train mode the layer normalises
+    by the batch and moves running_mean and running_var. A frozen network whose data shifted moved its
+    outputs by 0.56 in the first epoch, its running_mean by 1.25 standard deviations. A training
+    checkpoint proves it alone: optimizers hold state only for parameters that got a gradient, and
+    num_batches_tracked only grows in train mode.
+
+    Common causes:
+        `param.requires_grad = False` once, and `model.train()` at the top of every epoch, which puts
+        the frozen layers back into train mode (pytorch/vision#2079, Lightning #13902 and #15062).
+
+    Fix:
+        Put the frozen layers into eval mode after every `model.train()`, and start again from the
+        pretrained running statistics:
+
+            for module in backbone.modules():
+                if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+    When this is fine:
+        The statistics were meant to adapt (AdaBN). A branch that gets no gradient but runs with the
+        others, such as a momentum encoder. With SGD, which counts no steps, a network fine-tuned with
+        all of its BatchNorm in eval mode: compare the counts with the pretrained file's.
+    """
+    for weights in file.state_dicts:
+        training = file.training(weights) if weights.role == "model" and weights.batchnorms else None
+        if training is None:
+            continue
+        counts = [layer.num_batches_tracked for layer in weights.batchnorms if training.trained(layer)]
+        trained = max(counts, key=counts.count) if counts else None
+        step = training.step
+        for layer in weights.batchnorms:
+            count = layer.num_batches_tracked
+            if not count or not training.froze(layer):
+                continue
+            as_steps = step is not None and (
+                count == step or (count == trained and step < count <= step * (1 + skipped_steps))
+            )
+            as_trained = step is None and count == trained
+            expected = trained if step is None else step
+            if expected and count >= 2 * expected:
+                continue  # counted before, by an earlier optimizer, or several batches make a step
+            proven = as_steps or as_trained
+            yield Finding(
+                layer.at("num_batches_tracked"),
+                f"weight and bias never got a gradient, yet the layer counted {count} batches"
+                + (f", the optimizer's {step} steps" if as_steps else "")
+                + (" like the trained layers" if as_trained else ""),
+                evidence={"num_batches_tracked": count, "optimizer_steps": step, "trained_layers_counted": trained},
+                unknown=averaged(layer) or (None if proven else "whether it counted them since it was frozen"),
+            )
+
+
+def averaged(layer: BatchNorm) -> str | None:
+    for part in layer.name.split(".")[:-1]:
+        if not AVERAGED.isdisjoint((part, *part.split("_"))):
+            return f"whether {part} follows another part of the model"
+    return None
+
+
+# -- a network of two layers for the examples: bn1 is frozen, conv2 and bn2 are trained ----------------
+
+SHAPES = [(4, 3, 1, 1), (4,), (4,), (6, 4, 1, 1), (4,), (4,)]
+
+
+def net(
+    *, frozen: float | None, trained: float | None, optimizer: OptimizerState | None = None, block: str = ""
+) -> Checkpoint:
+    first, second = (
+        batchnorm(f"{block}bn1", num_batches_tracked=frozen),
+        batchnorm(f"{block}bn2", num_batches_tracked=trained),
+    )
+    weights: StateDict = state_dict([first, second])
+    tensors = {f"{block}conv1.weight": tensor([0.1] * 12, shape=SHAPES[0])}
+    tensors |= {first.key(leaf): each for leaf, each in first.tensors.items()}
+    tensors |= {f"{block}conv2.weight": tensor([0.1] * 24, shape=SHAPES[3])}
+    tensors |= {second.key(leaf): each for leaf, each in second.tensors.items()}
+    weights.tensors = tensors
+    return checkpoint(weights, optimizers=[optimizer] if optimizer else [])
+
+
+def adam(
+    *,
+    steps: Mapping[int, int],
+    shapes: Mapping[int, tuple[int, ...]] | None = None,
+    held: int = 6,
+    names: Mapping[int, str] | None = None,
+) -> OptimizerState:
+    shape_of = shapes or dict(enumerate(SHAPES))
+    state = {index: {"step": step, "exp_avg": shape_of[index]} for index, step in steps.items()}
+    if names:
+        state = {index: {"step": step} for index, step in steps.items()}
+    return OptimizerState("optimizer", [list(range(held))], state, names)
+
+
+def sgd(*trained: int) -> OptimizerState:
+    return OptimizerState(
+        "optimizer", [list(range(6))], {index: {"momentum_buffer": SHAPES[index]} for index in trained}
+    )
+
+
+def filtered() -> OptimizerState:
+    """Only what requires_grad was passed to the optimizer: conv2 and bn2, found by their shapes."""
+    return adam(steps={0: 20, 1: 20, 2: 20}, shapes={0: SHAPES[3], 1: (4,), 2: (4,)}, held=3)
