@@ -75,8 +75,6 @@ class Config:
     def for_file(self, path: str) -> Settings:
         """What holds for one file. Files under the same overrides share one object."""
         overrides = [each for each in self.overrides if not each.files or self._matches(each.files, path)]
-        for override in overrides:
-            override.met = True
         numbers = tuple(override.number for override in overrides)
         if numbers not in self._settings:
             self._settings[numbers] = Settings(
@@ -230,7 +228,7 @@ def _say(
         config.rules[name] = config.rules.get(name, NOTHING_SAID).then(setting)
         _note_rule(config, name, setting, COMMAND_LINE)
     if fail_on is not None:
-        config.gate.fail_on = None if fail_on == "never" else _level(fail_on, "--fail-on", Severity.NAMES[1:])
+        config.gate.fail_on = None if fail_on == "never" else _level(fail_on, "--fail-on", (*Severity.NAMES[1:], "never"))
         config.origins["fail-on"] = COMMAND_LINE
     if max_warnings is not None:
         if max_warnings < 0:

@@ -37,9 +37,12 @@ class Target:
 
 
 class Discovery:
-    """What the given paths come to: files in order, and a sentence for each path that comes to nothing."""
+    """What the given paths come to: files in order, and a sentence for each path that cannot be looked at.
 
-    __slots__ = ("_config", "_force_exclude", "_seen", "targets", "trouble")
+    `empty` has a sentence for each folder or pattern in which there is nothing to check.
+    """
+
+    __slots__ = ("_config", "_force_exclude", "_seen", "empty", "targets", "trouble")
 
     def __init__(self, config: Config, force_exclude: bool = False) -> None:
         self._config = config
@@ -47,6 +50,7 @@ class Discovery:
         self._seen: set[str] = set()
         self.targets: list[Target] = []
         self.trouble: list[str] = []
+        self.empty: list[str] = []
 
     def add(self, path: str) -> None:
         """Take in a path as the user wrote it."""
@@ -75,7 +79,7 @@ class Discovery:
             else:
                 self._take(path, named=False)
         if len(self._seen) == known and not excluded:
-            self.trouble.append(f"{folder}: holds nothing to check")
+            self.empty.append(f"{folder}: holds nothing to check")
 
     def _walk(self, folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str | None]:
         """The checkpoints below a folder in the order of their names; None for what is excluded.
@@ -109,7 +113,7 @@ class Discovery:
 
         matches = sorted(glob(pattern, recursive=True))
         if not matches:
-            self.trouble.append(f"{pattern}: matches nothing")
+            self.empty.append(f"{pattern}: matches nothing")
         any_name = "." in os.path.basename(pattern)
         for path in matches:
             if os.path.isdir(path):
@@ -138,7 +142,7 @@ def discover(
     """The files that `paths` come to.
 
     A path that does not exist, is no regular file, or is a folder or pattern that holds nothing to check
-    becomes a sentence in `trouble`; the last kind is none with `allow_empty`. With `force_exclude` the
+    becomes a sentence in `trouble`; the last kind does not with `allow_empty`. With `force_exclude` the
     configuration's patterns also leave out files named outright, and those count as met in a folder:
     hooks name every file. UsageError where there are no paths at all.
     """
@@ -148,8 +152,8 @@ def discover(
     for path in paths:
         found.add(path)
     found.drop_listed_shards()
-    if allow_empty:
-        found.trouble = [each for each in found.trouble if not each.endswith(("nothing to check", "matches nothing"))]
+    if not allow_empty:
+        found.trouble += found.empty
     return found
 
 

@@ -45,7 +45,8 @@ class Override:
     `files` are patterns as in .gitignore, relative to the configuration's root; none means every file.
     `layers` are glob patterns of layer names; none means every layer. `expires` is a day, "2027-06-30".
     `number` counts the overrides of a run from 0; `path`, `line` and `column` say where it is written.
-    `met` becomes True once a file of the run is one of its files, `used` once it decided about a finding.
+    `met` becomes True once a file of the run is one of its files and all of the file's findings are known,
+    `used` once it decided about a finding.
     """
 
     __slots__ = ("column", "expires", "files", "layers", "line", "met", "number", "path", "reason", "rules", "used")
