@@ -9,9 +9,9 @@ from bnlint.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from bnlint.config import Config
+    Excludes = Callable[[str, bool], bool]
 
 # The names under which checkpoints are met in a folder. A file named on the command line may have any name.
 CHECKPOINT_ENDINGS = (
@@ -42,10 +42,10 @@ class Discovery:
     `empty` has a sentence for each folder or pattern in which there is nothing to check.
     """
 
-    __slots__ = ("_config", "_force_exclude", "_seen", "empty", "targets", "trouble")
+    __slots__ = ("_excludes", "_force_exclude", "_seen", "empty", "targets", "trouble")
 
-    def __init__(self, config: Config, force_exclude: bool = False) -> None:
-        self._config = config
+    def __init__(self, excludes: Excludes, force_exclude: bool = False) -> None:
+        self._excludes = excludes
         self._force_exclude = force_exclude
         self._seen: set[str] = set()
         self.targets: list[Target] = []
@@ -66,12 +66,12 @@ class Discovery:
             self._add_folder(path)
         elif not S_ISREG(mode):
             self.trouble.append(f"{path}: not a regular file")
-        elif not (self._force_exclude and self._config.excludes(path)):
+        elif not (self._force_exclude and self._excludes(path, False)):
             self._take(path, named=not self._force_exclude)
 
     def _add_folder(self, folder: str) -> None:
         known, excluded = len(self._seen), False
-        if self._config.exclude and self._config.excludes(folder, folder=True):
+        if self._excludes(folder, True):
             return
         for path in self._walk(folder, ()):
             if path is None:
@@ -100,12 +100,12 @@ class Discovery:
             if entry.name.startswith(".") or entry.name == "__pycache__" or entry.path in shards:
                 continue
             if entry.is_dir():
-                if self._config.excludes(entry.path, folder=True):
+                if self._excludes(entry.path, True):
                     yield None
                 else:
                     yield from self._walk(entry.path, (*above, here))
             elif entry.name.lower().endswith(CHECKPOINT_ENDINGS) and _is_file(entry):
-                yield None if self._config.excludes(entry.path) else entry.path
+                yield None if self._excludes(entry.path, False) else entry.path
 
     def _add_pattern(self, pattern: str) -> None:
         """A pattern that the shell left as it is: on Windows, in a quoted argument, or from a file of paths."""
@@ -119,7 +119,7 @@ class Discovery:
             if os.path.isdir(path):
                 if not pattern.endswith("**"):
                     self._add_folder(path)
-            elif (any_name or path.lower().endswith(CHECKPOINT_ENDINGS)) and not self._config.excludes(path):
+            elif (any_name or path.lower().endswith(CHECKPOINT_ENDINGS)) and not self._excludes(path, False):
                 self._take(path, named=False)
 
     def _take(self, path: str, named: bool) -> None:
@@ -137,18 +137,22 @@ class Discovery:
 
 
 def discover(
-    paths: Sequence[str], config: Config, *, force_exclude: bool = False, allow_empty: bool = False
+    paths: Sequence[str],
+    excludes: Excludes = lambda path, folder: False,
+    *,
+    force_exclude: bool = False,
+    allow_empty: bool = False,
 ) -> Discovery:
-    """The files that `paths` come to.
+    """The files that `paths` come to. `excludes(path, folder)` is True for a file, or a folder, to leave out.
 
     A path that does not exist, is no regular file, or is a folder or pattern that holds nothing to check
-    becomes a sentence in `trouble`; the last kind does not with `allow_empty`. With `force_exclude` the
-    configuration's patterns also leave out files named outright, and those count as met in a folder:
+    becomes a sentence in `trouble`; the last kind does not with `allow_empty`. With `force_exclude` also
+    files named outright are left out, and those count as met in a folder:
     hooks name every file. UsageError where there are no paths at all.
     """
     if not paths and not allow_empty:
         raise UsageError("nothing to check: name a file or a folder")
-    found = Discovery(config, force_exclude)
+    found = Discovery(excludes, force_exclude)
     for path in paths:
         found.add(path)
     found.drop_listed_shards()

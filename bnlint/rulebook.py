@@ -13,9 +13,8 @@ if TYPE_CHECKING:
 
     from bnlint.ruleset import Rule
 
-CONFIG_FAMILY = "config"  # rules that look at the configuration itself
+CONFIG_FAMILY = "config"  # about overrides; these lie in the package, because rules/ never sees a configuration
 CUSTOM_FAMILY = "custom"
-EVERY_FAMILY = tuple(dict.fromkeys((*FAMILIES, CONFIG_FAMILY)))
 
 
 class Rulebook:
@@ -48,7 +47,8 @@ class Rulebook:
         """
         if self._names is None:
             folder = builtin_folder()
-            self._names = {name: family for family in EVERY_FAMILY for name in _stems(os.path.join(folder, family))}
+            self._names = {name: family for family in FAMILIES for name in _stems(os.path.join(folder, family))}
+            self._names.update((rule.name, CONFIG_FAMILY) for rule in self.family(CONFIG_FAMILY))
             if self.folder is not None:
                 own = [rule.name for rule in self.family(CUSTOM_FAMILY)] if self.allowed else _stems(self.folder)
                 self._names.update(dict.fromkeys(own, CUSTOM_FAMILY))
@@ -57,11 +57,17 @@ class Rulebook:
     def family(self, family: str) -> list[Rule]:
         """The rules of one family."""
         if family not in self._families:
-            if family == CUSTOM_FAMILY:
-                self._families[family] = self._user_rules()
-            else:
-                self._families[family] = list(load_folder(os.path.join(builtin_folder(), family), family))
+            self._families[family] = self._load(family)
         return self._families[family]
+
+    def _load(self, family: str) -> list[Rule]:
+        if family == CUSTOM_FAMILY:
+            return self._user_rules()
+        if family == CONFIG_FAMILY:
+            from bnlint.overrides import RULES
+
+            return list(RULES)
+        return list(load_folder(os.path.join(builtin_folder(), family), family))
 
     def _user_rules(self) -> list[Rule]:
         if self.folder is None:
@@ -98,7 +104,7 @@ class Rulebook:
 
     def everything(self) -> RuleSet:
         """Every rule there is."""
-        return self.ruleset(EVERY_FAMILY)
+        return self.ruleset((*FAMILIES, CONFIG_FAMILY))
 
     @property
     def executed(self) -> list[str]:

@@ -7,7 +7,7 @@ import os
 from bnlint.discovery import discover, is_path_file
 from bnlint.engine import lint
 from bnlint.errors import RuleCrashed, UsageError
-from bnlint.report import FileResult, Report
+from bnlint.report import FileResult, Gate, Report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,10 +67,10 @@ def run(
         from bnlint.config import Config
 
         config = Config(os.getcwd())
-    found = discover(paths, config, force_exclude=force_exclude, allow_empty=allow_empty)
+    found = discover(paths, config.excludes, force_exclude=force_exclude, allow_empty=allow_empty)
     config.rulebook.family("custom")  # the user's rules load, or say why not, before any file is read
     outcomes = _outcomes(found.targets, config, jobs)
-    report = Report(gate=config.gate, root=config.root, trouble=found.trouble)
+    report = Report(gate=Gate(config.fail_on, config.max_warnings), root=config.root, trouble=found.trouble)
     families: dict[str, None] = {}
     judged = not force_exclude and config.select is None  # of a part of the files or rules nobody can tell
     for outcome in watch(outcomes, len(found.targets)) if watch else outcomes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from bnlint.config.search import PYPROJECT
 from bnlint.errors import ConfigError
 
 TYPE_CHECKING = False
@@ -11,9 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     import yaml
-
-YAML_NAMES = (".bnlint.yaml", ".bnlint.yml", "bnlint.yaml")
-PYPROJECT = "pyproject.toml"
 
 MAX_BYTES = 1 << 20
 MAX_VALUES = 20_000  # what an alias stands for counts each time

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bnlint.config_file import Node, Place
+from bnlint.config.file import Node, Place
 from bnlint.finding import Severity
 from bnlint.nearest import did_you_mean
 from bnlint.settings import Override, RuleSetting

@@ -8,7 +8,10 @@ from bnlint.errors import ConfigError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from bnlint.config_file import Node
+    from bnlint.config.file import Node
+
+YAML_NAMES = (".bnlint.yaml", ".bnlint.yml", "bnlint.yaml")
+PYPROJECT = "pyproject.toml"
 
 
 def search() -> tuple[str, str | None]:
@@ -24,9 +27,9 @@ def search() -> tuple[str, str | None]:
         if found is not None:
             return folder, found
     for folder in folders or [start]:
-        found = os.path.join(folder, "pyproject.toml")
+        found = os.path.join(folder, PYPROJECT)
         if os.path.isfile(found):
-            from bnlint.config_file import read
+            from bnlint.config.file import read
 
             if read(found) is not None:
                 return folder, found
@@ -54,11 +57,7 @@ def _folders_of_repository(start: str) -> list[str]:
 
 
 def _yaml_in(folder: str) -> str | None:
-    found = [
-        path
-        for path in (os.path.join(folder, name) for name in (".bnlint.yaml", ".bnlint.yml", "bnlint.yaml"))
-        if os.path.isfile(path)
-    ]
+    found = [path for path in (os.path.join(folder, name) for name in YAML_NAMES) if os.path.isfile(path)]
     if len(found) > 1:
         names = " and ".join(os.path.basename(path) for path in found)
         raise ConfigError(f"{folder}: there are {names}; keep one")
@@ -83,8 +82,8 @@ def chain(path: str | None, preset: str | None) -> list[Node]:
 
     `preset` is where to start from, in place of the one that the files name.
     """
-    from bnlint.config_file import read
-    from bnlint.config_sections import KEYS, PRESETS, entries, text
+    from bnlint.config.file import read
+    from bnlint.config.sections import KEYS, PRESETS, entries, text
     from bnlint.nearest import did_you_mean
 
     if preset is not None and preset not in PRESETS:
@@ -115,7 +114,7 @@ def chain(path: str | None, preset: str | None) -> list[Node]:
 
 def _extended(path: str, word: str, extends: Node, seen: set[str]) -> str:
     """The file that `path` extends by the name of `word`."""
-    from bnlint.config_sections import PRESETS
+    from bnlint.config.sections import PRESETS
     from bnlint.nearest import did_you_mean
 
     extended = os.path.join(os.path.dirname(path), word)
@@ -128,4 +127,4 @@ def _extended(path: str, word: str, extends: Node, seen: set[str]) -> str:
 
 
 def _preset_file(name: str) -> str:
-    return os.path.join(os.path.dirname(os.path.abspath(__file__)), "presets", f"{name}.yaml")
+    return os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "presets", f"{name}.yaml")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 
-from bnlint.config_search import root_of, search
+from bnlint.config.search import root_of, search
 from bnlint.errors import UsageError
 from bnlint.finding import Severity
 from bnlint.fingerprint import relative_path
 from bnlint.model.state_dict import Assumed
-from bnlint.report import Gate
 from bnlint.rulebook import Rulebook
 from bnlint.settings import NOTHING_SAID, Override, RuleSetting, Settings
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from pathspec import GitIgnoreSpec
 
-    from bnlint.config_file import Node
+    from bnlint.config.file import Node
 
 COMMAND_LINE = "command line"
 
@@ -29,8 +28,9 @@ class Config:
 
     `path` is the file it was read from, None where there is none; `root` the folder that its patterns
     and every fingerprint are relative to. `origins` says for each value that is not a default where it
-    was said: "rules.dead-channels.severity" -> ".bnlint.yaml:4:3". `compare` lists the pairs of
-    checkpoints the configuration names, `exclude` the patterns of paths to leave out.
+    was said: "rules.dead-channels.severity" -> ".bnlint.yaml:4:3". `fail_on` is the severity that fails a
+    run (None: none does), `exclude` the patterns of paths to leave out, `compare` the pairs of
+    checkpoints that the configuration names.
     """
 
     __slots__ = (
@@ -40,9 +40,10 @@ class Config:
         "compare",
         "deep",
         "exclude",
-        "gate",
+        "fail_on",
         "ignore",
         "key",
+        "max_warnings",
         "origins",
         "overrides",
         "path",
@@ -62,7 +63,8 @@ class Config:
         self.exclude: list[str] = []
         self.compare: list[dict[str, object]] = []
         self.assumed = Assumed()
-        self.gate = Gate()
+        self.fail_on: Severity | None = Severity.ERROR
+        self.max_warnings: int | None = None
         self.select: frozenset[str] | None = None
         self.ignore: frozenset[str] = frozenset()
         self.key: str | None = None
@@ -140,7 +142,7 @@ def load_config(
 
 def _read_files(config: Config, preset: str | None, allow_code: bool) -> None:
     """Put what the files say into `config`, the one that is extended first."""
-    from bnlint.config_search import chain
+    from bnlint.config.search import chain
 
     files = chain(config.path, preset)
     config.rulebook = _rulebook(files, allow_code)
@@ -150,7 +152,7 @@ def _read_files(config: Config, preset: str | None, allow_code: bool) -> None:
 
 def _rulebook(files: Iterable[Node], allow_code: bool) -> Rulebook:
     """The rules there are: bnlint's own, and those of the last `rules-folder`."""
-    from bnlint.config_sections import members, text
+    from bnlint.config.sections import members, text
 
     folder, place = None, ""
     for node in files:
@@ -164,14 +166,14 @@ def _rulebook(files: Iterable[Node], allow_code: bool) -> Rulebook:
 
 def _merge(config: Config, node: Node) -> None:
     """Put what one file says over what the files before it said; lists grow."""
-    from bnlint import config_sections as sections
+    from bnlint.config import sections
 
     said = sections.members(node)
     if "fail-on" in said:
-        config.gate.fail_on = sections.gate(said["fail-on"])
+        config.fail_on = sections.gate(said["fail-on"])
         config.origins["fail-on"] = str(said["fail-on"].place)
     if "max-warnings" in said:
-        config.gate.max_warnings = sections.whole(said["max-warnings"], "max-warnings", low=0)
+        config.max_warnings = sections.whole(said["max-warnings"], "max-warnings", low=0)
         config.origins["max-warnings"] = str(said["max-warnings"].place)
     if "assume" in said:
         for name, (value, place) in sections.assumed(said["assume"]).items():
@@ -228,12 +230,12 @@ def _say(
         config.rules[name] = config.rules.get(name, NOTHING_SAID).then(setting)
         _note_rule(config, name, setting, COMMAND_LINE)
     if fail_on is not None:
-        config.gate.fail_on = None if fail_on == "never" else _level(fail_on, "--fail-on", (*Severity.NAMES[1:], "never"))
+        config.fail_on = None if fail_on == "never" else _level(fail_on, "--fail-on", (*Severity.NAMES[1:], "never"))
         config.origins["fail-on"] = COMMAND_LINE
     if max_warnings is not None:
         if max_warnings < 0:
             raise UsageError(f"--max-warnings is at least 0, not {max_warnings}")
-        config.gate.max_warnings = max_warnings
+        config.max_warnings = max_warnings
         config.origins["max-warnings"] = COMMAND_LINE
 
 
