@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from codecs import escape_decode
+
 from bnlint.errors import UnreadableFile
 from bnlint.model.tensor import VECTOR_LIMIT
 
@@ -9,40 +11,40 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from bnlint.readers.source import ByteSource
 
-# How the bytes in the pickle become the bytes that were pickled.
-RAW = "raw"  # they are them
-UTF8_OF_LATIN1 = "utf-8"  # text that `_codecs.encode(text, "latin1")` turns into bytes
+# How a string stands in the pickle.
+BYTES = "bytes"  # as it is
+TEXT = "utf-8"
+LATIN1_TEXT = "latin1 in utf-8"  # text that `_codecs.encode(text, "latin1")` turned into bytes
 ESCAPED = "escaped"  # a Python 2 string literal
-RAW_UNICODE_ESCAPED = "raw-unicode-escape"  # protocol 0 text that stands for bytes
+ESCAPED_TEXT = "raw-unicode-escape"  # text of protocol 0
 
 
 class LongBytes:
-    """`nbytes` bytes of `source` from `offset` that were a string or byte string: too long to copy unasked.
+    """A string or byte string too long to copy unasked: `nbytes` bytes of `source` from `offset`.
 
-    `written` says how they stand in the pickle; where it is not `RAW`, what they stand for has another
-    length, known once they are read.
+    `written` says how it stands there; what it stands for may have another length.
     """
 
     __slots__ = ("nbytes", "offset", "source", "written")
 
-    def __init__(self, source: ByteSource, offset: int, nbytes: int, written: str = RAW) -> None:
+    def __init__(self, source: ByteSource, offset: int, nbytes: int, written: str = BYTES) -> None:
         self.source = source
         self.offset = offset
         self.nbytes = nbytes
         self.written = written
 
     def read(self, limit: int = VECTOR_LIMIT) -> bytes:
-        """All the bytes that were pickled. UnreadableFile where they are over `limit` or damaged."""
+        """The bytes it stands for. UnreadableFile where they are damaged, or over `limit` as written."""
         if self.nbytes > limit:
             raise UnreadableFile("limit", f"a string of {self.nbytes} bytes is over the limit of {limit}", self.offset)
         data = self.source.read(self.offset, self.nbytes)
         try:
             if self.written == ESCAPED:
-                from codecs import escape_decode
-
                 return escape_decode(data)[0]
-            if self.written != RAW:
-                return data.decode(self.written).encode("latin1")
+            if self.written == LATIN1_TEXT:
+                return data.decode().encode("latin1")
+            if self.written == ESCAPED_TEXT:
+                return data.decode("raw-unicode-escape").encode("latin1")
         except ValueError:
             raise UnreadableFile("pickle", "a string that stands for bytes is damaged", self.offset) from None
         return data

@@ -62,7 +62,7 @@ class Source:
     def read(self, offset: int, nbytes: int) -> bytes:
         """Exactly `nbytes` bytes from `offset`; UnreadableFile `truncated` where the file ends before."""
         _check(offset, nbytes, self.size)
-        parts = []
+        parts: list[bytes] = []
         while nbytes:
             try:
                 part = _pread(self._descriptor, nbytes, offset)
@@ -137,7 +137,7 @@ def _expect_random_reads(descriptor: int) -> None:
         try:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
         except OSError:
-            pass  # advice only: some file systems take none
+            return  # it is advice only, and some file systems take none
 
 
 def _reason(error: Exception) -> str:

@@ -28,13 +28,12 @@ _IN_ZIP64 = 0xFFFFFFFF
 class ZipArchive:
     """The records of a zip archive. Opening it reads the directory; UnreadableFile as for `Directory`.
 
-    `names` are those of the records, in order; `trailing` counts the bytes behind the archive.
+    `entries` are the records by name, in order; `trailing` counts the bytes behind the archive.
     """
 
     def __init__(self, source: ByteSource) -> None:
         directory = Directory(source)
-        self._entries = directory.entries
-        self.names = self._entries.keys()
+        self.entries = directory.entries
         self.trailing = directory.trailing
         self.source = source
         self.bytes_deflated = 0
@@ -90,7 +89,7 @@ class ZipArchive:
         return start, block[start - entry.header :]
 
     def _entry(self, name: str) -> Entry:
-        entry = self._entries.get(name)
+        entry = self.entries.get(name)
         if entry is None:
             raise UnreadableFile("missing", f"record {name[:80]!r} is not in the archive")
         return entry

@@ -1,0 +1,151 @@
+"""What the calls in a pickle stand for: each function that bnlint knows has a reducer that makes its inert value.
+
+A reducer gets the machine and the arguments that the pickle would call the function with. A function
+without one becomes an `Instance`: a name and its arguments.
+"""
+
+from __future__ import annotations
+
+from bnlint.model.raw_file import Global
+from bnlint.model.tensor import Tensor
+from bnlint.readers.long_bytes import ESCAPED_TEXT, LATIN1_TEXT, TEXT, LongBytes
+from bnlint.readers.rebuild_torch import TORCH, set_tensor_state
+from bnlint.readers.values import Instance, Opaque, OrderedMapping
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bnlint.readers.pickle_machine import PickleMachine
+
+    Reducer = Callable[[PickleMachine, tuple[object, ...]], object]
+
+_ITEM_BYTES = 100  # what an item takes in a dict
+
+
+def find_reducer(module: str, name: str) -> Reducer | None:
+    """The reducer of a function, None where bnlint does not know it."""
+    if module.startswith("torch"):
+        return TORCH.get((module, name))
+    if module.startswith("numpy"):
+        from bnlint.readers.rebuild_numpy import NUMPY
+
+        return NUMPY.get((module, name))
+    return _PYTHON.get((module, name))
+
+
+def build(machine: PickleMachine, target: object, state: object) -> None:
+    """BUILD: give an object its state. TypeError for objects that take none."""
+    if type(target) is Instance or type(target) is OrderedMapping:
+        target.state = state
+    elif type(target) is Tensor:
+        set_tensor_state(machine, target, state)
+    elif type(target) is Global:
+        target.called = True  # a class is handed a state: `__setstate__`, or attributes are set on it
+    elif type(target) is not Opaque:
+        from bnlint.readers.rebuild_numpy import set_numpy_state
+
+        set_numpy_state(target, state)
+
+
+# -- Python's own types ----------------------------------------------------------------------------------
+
+
+def _ordered_dict(machine: PickleMachine, args: tuple[object, ...]) -> object:
+    mapping = OrderedMapping()
+    if args:  # protocols 0 and 1, and Python 2: a list of pairs
+        (pairs,) = args
+        for pair in _sequence(machine, pairs):
+            key, value = _sequence(machine, pair)
+            mapping[machine.key(key)] = value
+    return mapping
+
+
+def _list(machine: PickleMachine, args: tuple[object, ...]) -> object:
+    return list(_sequence(machine, *args)) if args else []
+
+
+def _dict(machine: PickleMachine, args: tuple[object, ...]) -> object:
+    return dict(_ordered_dict(machine, args))  # type: ignore[call-overload]
+
+
+def _set(machine: PickleMachine, args: tuple[object, ...]) -> object:
+    return {machine.member(item) for item in _sequence(machine, *args)} if args else set()
+
+
+def _frozenset(machine: PickleMachine, args: tuple[object, ...]) -> object:
+    return frozenset(_set(machine, args))  # type: ignore[call-overload]
+
+
+def _sequence(machine: PickleMachine, items: object) -> list[object] | tuple[object, ...]:
+    if type(items) is not list and type(items) is not tuple:
+        raise TypeError
+    machine.charge(_ITEM_BYTES * len(items))
+    return items
+
+
+def _bytes(machine: PickleMachine, args: tuple[object, ...]) -> object:
+    """bytes and bytearray: of nothing, of bytes, or in Python 2 pickles of text and its encoding."""
+    if not args:
+        return b""
+    data = args[0]
+    if type(data) is bytes or type(data) is LongBytes:
+        return data
+    if type(data) is str and args[1:] in (("latin-1",), ("latin1",)):
+        return _encode(machine, args)
+    raise TypeError
+
+
+def _encode(machine: PickleMachine, args: tuple[object, ...]) -> object:
+    """_codecs.encode(text, "latin1"): how protocols 0 to 2 write bytes."""
+    text = args[0]
+    if type(text) is str:
+        machine.charge(len(text))
+        return text.encode("latin1")
+    if type(text) is LongBytes and text.written in (TEXT, ESCAPED_TEXT):
+        written = LATIN1_TEXT if text.written == TEXT else ESCAPED_TEXT
+        return LongBytes(text.source, text.offset, text.nbytes, written)
+    raise TypeError
+
+
+def _complex(machine: PickleMachine, args: tuple[object, ...]) -> object:
+    real, imaginary = args
+    if type(real) is not float or type(imaginary) is not float:
+        raise TypeError
+    return complex(real, imaginary)
+
+
+def _reconstructor(machine: PickleMachine, args: tuple[object, ...]) -> object:
+    """copyreg._reconstructor(class, base, state): how protocols 0 and 1 make objects."""
+    made = machine.call(args[0], ())
+    _, state = args[1:]
+    if type(made) is Instance and type(state) is list:
+        made.elements = list(_sequence(machine, state))
+    elif isinstance(state, dict):
+        machine.charge(_ITEM_BYTES * len(state))
+        if type(made) is Instance:
+            made.items = list(state.items())
+        elif type(made) is OrderedMapping:
+            made.update(state)
+    return made
+
+
+def _new_object(machine: PickleMachine, args: tuple[object, ...]) -> object:
+    """copyreg.__newobj__(class, *args)"""
+    return machine.call(args[0], args[1:])
+
+
+_PYTHON: dict[tuple[str, str], Reducer] = {
+    ("collections", "OrderedDict"): _ordered_dict,
+    ("ordereddict", "OrderedDict"): _ordered_dict,
+    ("_codecs", "encode"): _encode,
+}
+for _builtins in ("builtins", "__builtin__"):
+    for _name, _reducer in (
+        ("list", _list), ("dict", _dict), ("set", _set), ("frozenset", _frozenset),
+        ("bytes", _bytes), ("bytearray", _bytes), ("complex", _complex),
+    ):  # fmt: skip
+        _PYTHON[_builtins, _name] = _reducer
+for _copyreg in ("copyreg", "copy_reg"):
+    _PYTHON[_copyreg, "_reconstructor"] = _reconstructor
+    _PYTHON[_copyreg, "__newobj__"] = _new_object

@@ -1,0 +1,103 @@
+"""Torch's storages: runs of bytes with a dtype, of which tensors are views."""
+
+from __future__ import annotations
+
+from bnlint.errors import UnreadableFile
+from bnlint.model.tensor import ITEM_SIZE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from bnlint.model.tensor import Storage
+    from bnlint.readers.source import ByteSource
+
+# Torch finds these classes by name, whatever module the pickle says (torch/serialization.py, StorageType).
+STORAGE_DTYPES = {
+    "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8",
+    "ByteStorage": "uint8", "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64", "ComplexDoubleStorage": "complex128", "ComplexHalfStorage": "complex32",
+    "QUInt8Storage": "quint8", "QInt8Storage": "qint8", "QInt32Storage": "qint32",
+    "QUInt4x2Storage": "quint4x2", "QUInt2x4Storage": "quint2x4",
+    "UntypedStorage": "uint8", "_UntypedStorage": "uint8", "TypedStorage": "uint8",
+}  # fmt: skip
+_ELEMENT_LIMIT = 1 << 60  # more cannot be addressed
+
+
+class TypedStorage:
+    """A torch storage of the file: `nbytes` bytes of elements of `dtype`, which lie in `data`."""
+
+    __slots__ = ("data", "dtype", "nbytes")
+
+    def __init__(self, dtype: str, nbytes: int, data: Storage) -> None:
+        self.dtype = dtype
+        self.nbytes = nbytes
+        self.data = data
+
+
+class Span:
+    """`nbytes` bytes of a source from `start`."""
+
+    __slots__ = ("big_endian", "nbytes", "source", "start")
+
+    def __init__(self, source: ByteSource, start: int, nbytes: int, big_endian: bool = False) -> None:
+        self.source = source
+        self.start = start
+        self.nbytes = nbytes
+        self.big_endian = big_endian
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """`nbytes` bytes from `offset`; UnreadableFile where they are not there."""
+        expect_inside(self, offset, nbytes)
+        return self.source.read(self.start + offset, nbytes)
+
+
+class Part:
+    """`nbytes` bytes of another storage from `start`: what old torch called a storage view."""
+
+    __slots__ = ("_start", "_whole", "big_endian", "nbytes")
+
+    def __init__(self, whole: Storage, start: int, nbytes: int) -> None:
+        expect_inside(whole, start, nbytes)
+        self._whole = whole
+        self._start = start
+        self.nbytes = nbytes
+        self.big_endian = whole.big_endian
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """`nbytes` bytes from `offset`; UnreadableFile where they are not there."""
+        expect_inside(self, offset, nbytes)
+        return self._whole.read(self._start + offset, nbytes)
+
+
+def expect_inside(storage: Storage, offset: int, nbytes: int) -> None:
+    """UnreadableFile `bounds` where the storage does not have these bytes."""
+    if offset < 0 or nbytes < 0 or offset + nbytes > storage.nbytes:
+        raise UnreadableFile(
+            "bounds", f"bytes {offset} to {offset + nbytes} are wanted of a storage of {storage.nbytes} bytes"
+        )
+
+
+def storage_dtype(storage_type: object) -> str:
+    """The dtype of a storage class that a pickle names; UnreadableFile `dtype` for any other object."""
+    dtype = STORAGE_DTYPES.get(getattr(storage_type, "name", ""))
+    if dtype is None:
+        raise UnreadableFile("dtype", f"{str(storage_type)[:80]!r} is no storage type that torch knows")
+    return dtype
+
+
+def storage_size(elements: object, dtype: str) -> int:
+    """The bytes of so many elements; UnreadableFile `pickle` where that is no number of elements."""
+    if type(elements) is not int or not 0 <= elements < _ELEMENT_LIMIT:
+        raise UnreadableFile("pickle", f"a storage is said to have {str(elements)[:40]} elements")
+    return elements * ITEM_SIZE[dtype]
+
+
+def storage_key(key: object) -> str:
+    """The name of a storage; UnreadableFile `pickle` where it is neither text nor a number."""
+    if type(key) is str:
+        return key
+    if type(key) is bytes:  # Python 2
+        return key.decode("latin1")
+    if type(key) is int:
+        return str(key)
+    raise UnreadableFile("pickle", f"a storage is named by a {type(key).__name__}")
