@@ -85,10 +85,10 @@ class _Records:
         self._typed: dict[str, TypedStorage] = {}
 
     def persistent(self, identity: object) -> TypedStorage:
-        """("storage", type, key, device, elements). A second type for a key is ignored, as in torch."""
-        if type(identity) is not tuple or len(identity) != 5 or identity[0] not in ("storage", b"storage"):
+        """("storage", type, key, device, elements[, None]). A second type for a key is ignored, as in torch."""
+        if type(identity) is not tuple or identity[:1] not in (("storage",), (b"storage",)) or len(identity) < 5:
             raise UnreadableFile("pickle", "the pickle refers to something that is no storage")
-        _, storage_type, key, _, elements = identity
+        _, storage_type, key, _, elements = identity[:5]
         key = storage_key(key)
         found = self._typed.get(key)
         if found is None or not found.nbytes:
