@@ -174,7 +174,8 @@ class _Yaml:
             raise self._place(event).error("tags have no meaning in a configuration")
 
     def _place(self, event: yaml.Event) -> Place:
-        return Place(self.shown, event.start_mark.line + 1, event.start_mark.column + 1)
+        mark = event.start_mark
+        return Place(self.shown, mark.line + 1, mark.column + 1) if mark else Place(self.shown)
 
 
 class _Collection:
@@ -255,7 +256,7 @@ def _pyproject(data: bytes, shown: str) -> Node | None:
     if sys.version_info >= (3, 11):
         import tomllib
     else:
-        import tomli as tomllib
+        import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
     text = _text(data, shown)
     try:
