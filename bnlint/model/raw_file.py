@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from bnlint.errors import UnreadableFile
     from bnlint.model.checkpoint import Checkpoint
 
+FOREIGN = ("html", "text", "image", "unknown")  # codes of UnreadableFile: not a model at all
+SMALLEST_CHECKPOINT = 200  # bytes; one tensor takes more in every container of torch
+
 
 class Global:
     """A class or function that a pickle names: `module`.`name`, first seen at byte `offset`.
@@ -27,6 +30,13 @@ class Global:
         self.name = name
         self.offset = offset
         self.called = called
+
+    @property
+    def tier(self) -> str:
+        """What loading the file with pickle risks by it: "allow", "note" or "danger"."""
+        from bnlint.model.pickle_names import tier
+
+        return tier(self.module, self.name, self.called)
 
     def __str__(self) -> str:
         return f"{self.module}.{self.name}"
@@ -69,6 +79,21 @@ class RawFile:
         self.notes = list(notes)
         self.named = named
         self.checkpoint = checkpoint
+
+    @property
+    def foreign(self) -> bool:
+        """True where the bytes are something else than a model: a page, text, an image, nobody knows what."""
+        return self.problem is not None and self.problem.code in FOREIGN
+
+    @property
+    def damaged(self) -> bool:
+        """True where the bytes say that they are a checkpoint and cannot be read."""
+        return self.problem is not None and self.problem.code not in (*FOREIGN, "lfs", "unsupported")
+
+    @property
+    def stub(self) -> bool:
+        """True for the start of a checkpoint that is too short to be one."""
+        return self.damaged and self.format is not None and 0 < self.size < SMALLEST_CHECKPOINT
 
     def at(self) -> Location:
         """The file as a whole as a place."""
