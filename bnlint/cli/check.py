@@ -150,7 +150,8 @@ def _write_baseline(path: str, report: Report, force: bool) -> None:
     with open_output(path, force=force or os.path.exists(path), inputs=[file.path for file in report.files]) as stream:
         baseline.write(stream)
     baseline.divide(report)
-    complain(f"{path}: {len(baseline.entries)} findings are known from now on")
+    count = len(baseline.entries)
+    complain(f"{path}: {'1 finding is' if count == 1 else f'{count} findings are'} known from now on")
 
 
 def _write(report: Report, output: Output, said: Arguments) -> None:

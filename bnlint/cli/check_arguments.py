@@ -12,35 +12,36 @@ if TYPE_CHECKING:
 class Arguments:
     """What the command line says. These are the defaults, for argparse too."""
 
-    paths: Sequence[str] = ()
-    files_from: str | None = None
-    config: str | None = None
-    isolated = False
-    preset: str | None = None
-    select: Sequence[str] = ()
-    ignore: Sequence[str] = ()
-    severity: Sequence[str] = ()
-    key: str | None = None
-    momentum: float | None = None
-    eps: float | None = None
-    deep = False
-    preview = False
-    allow_code = False
-    output: Sequence[str] = ()
-    force = False
-    fail_on: str | None = None
-    max_warnings: int | None = None
-    baseline: str | None = None
-    write_baseline: str | None = None
-    prune_baseline = False
-    force_exclude = False
-    allow_empty = False
-    statistics = False
-    show_files = False
-    quiet = False
-    verbose = False
-    color = "auto"
-    jobs: int | None = None
+    def __init__(self) -> None:
+        self.paths: Sequence[str] = ()
+        self.files_from: str | None = None
+        self.config: str | None = None
+        self.isolated = False
+        self.preset: str | None = None
+        self.select: list[str] = []
+        self.ignore: list[str] = []
+        self.severity: list[str] = []
+        self.key: str | None = None
+        self.momentum: float | None = None
+        self.eps: float | None = None
+        self.deep = False
+        self.preview = False
+        self.allow_code = False
+        self.output: list[str] = []
+        self.force = False
+        self.fail_on: str | None = None
+        self.max_warnings: int | None = None
+        self.baseline: str | None = None
+        self.write_baseline: str | None = None
+        self.prune_baseline = False
+        self.force_exclude = False
+        self.allow_empty = False
+        self.statistics = False
+        self.show_files = False
+        self.quiet = False
+        self.verbose = False
+        self.color = "auto"
+        self.jobs: int | None = None
 
 
 def arguments(argv: Sequence[str]) -> Arguments:
@@ -51,7 +52,7 @@ def arguments(argv: Sequence[str]) -> Arguments:
 def common(argv: Sequence[str]) -> Arguments | None:
     """The arguments of a common call, None for any other: argparse costs as much as reading a checkpoint.
 
-    Paths, `--config FILE`, `--output FORMAT` once, and what hooks say; a test holds that argparse agrees.
+    Paths, `--config FILE`, `--output FORMAT`, and what hooks say; a test holds that argparse agrees.
     """
     said = Arguments()
     paths: list[str] = []
@@ -59,10 +60,12 @@ def common(argv: Sequence[str]) -> Arguments | None:
     for word in words:
         if word in ("--config", "--output"):
             value = next(words, "-")
-            name = word[2:]
-            if value.startswith("-") or name in vars(said):
+            if value.startswith("-"):
                 return None
-            setattr(said, name, value if name == "config" else [value])
+            if word == "--config":
+                said.config = value
+            else:
+                said.output.append(value)
         elif word == "--force-exclude":
             said.force_exclude = True
         elif word.startswith("-"):
