@@ -13,9 +13,7 @@ from .executing import payload, pickled
 INDEX = "model.safetensors.index.json"
 BIN = "pytorch_model.bin.index.json"
 SHARD = "model-00001-of-00001.safetensors"
-REASON = (
-    "shard|index|path|folder|outside|missing|not there|does not|no such|absolute|key|json|lfs|file|truncat|name|link"
-)
+REASON = "shard|index|path|folder|outside|missing|not there|does not|no such|absolute|key|json|lfs|truncat|name|link"
 LEAVES = ("weight", "bias", "running_mean", "running_var")
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"ab" * 32 + b"\nsize 12345\n"
 
