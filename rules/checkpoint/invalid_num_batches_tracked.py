@@ -1,6 +1,6 @@
 from collections.abc import Iterator
 
-from bnlint import BatchNorm, Finding, Severity, batchnorm, rule, tensor
+from bnlint import BatchNorm, Finding, Severity, Vector, batchnorm, rule, tensor
 
 INT64_MINIMUM = -(2**63)
 
@@ -50,32 +50,30 @@ def invalid_num_batches_tracked(layer: BatchNorm) -> Iterator[Finding]:
     counter = layer.tracked
     if counter is None or (counter.dtype == "int64" and counter.shape == () and counter[0] >= 0):
         return
-    wrong = defect(layer)
+    wrong = defect(counter)
     yield Finding(
         layer.at("num_batches_tracked"),
-        f"num_batches_tracked is {wrong or 'a whole number'}, {stored(layer)}; expected one int64 number",
+        f"num_batches_tracked is {wrong or 'a whole number'}{stored(counter)}; expected one int64 number",
         evidence={"dtype": counter.dtype, "shape": counter.shape, "values": counter[:8].tolist()},
         severity=Severity.WARNING if wrong else Severity.INFO,
     )
 
 
-def defect(layer: BatchNorm) -> str:
+def defect(counter: Vector) -> str:
     """What is wrong with the value itself; "" where it loads as the number that it is."""
-    counter = layer.tracked
-    if counter is None or len(counter) != 1:
-        return f"{len(counter or ())} numbers"
+    if len(counter) != 1:
+        return f"{len(counter)} numbers"
+    count = counter[0]
     if not counter.finite:
-        return "not finite"
-    if counter[0] == INT64_MINIMUM:
+        return f"{count}"
+    if count == INT64_MINIMUM:
         return f"{INT64_MINIMUM}, what NaN becomes"
-    if counter[0] < 0:
-        return f"negative ({counter[0]:g})"
-    if counter[0] != int(counter[0]):
-        return f"fractional ({counter[0]:g})"
-    return ""
+    if count < 0:
+        return f"negative ({count:g})"
+    return "" if count == int(count) else f"fractional ({count:g})"
 
 
-def stored(layer: BatchNorm) -> str:
-    counter = layer.tracked
-    assert counter is not None
-    return f"{counter.dtype} of shape {list(counter.shape)}"
+def stored(counter: Vector) -> str:
+    """How it is stored, where that is not how torch does it."""
+    dtype = "" if counter.dtype == "int64" else f", stored as {counter.dtype}"
+    return dtype + ("" if counter.shape == () else f", of shape {list(counter.shape)}")

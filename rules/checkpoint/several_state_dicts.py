@@ -52,10 +52,10 @@ def several_state_dicts(file: Checkpoint, *, shown: int = 6) -> Iterator[Finding
 
 
 def is_copy(candidate: StateDict, model: StateDict | None) -> bool:
-    """True where most names of the one are names of the other: a copy that lacks its BatchNorm statistics."""
-    if model is None or 2 * len(candidate.tensors) < len(model.tensors):
+    """True where most of its names are the model's: an averaged copy that lacks the BatchNorm statistics."""
+    if model is None or 4 * len(candidate.tensors) < len(model.tensors):
         return False
-    return 2 * len(candidate.tensors.keys() & model.tensors.keys()) > len(model.tensors)
+    return 2 * len(candidate.tensors.keys() & model.tensors.keys()) > len(candidate.tensors)
 
 
 def weights(key: str, role: str = "model") -> StateDict:

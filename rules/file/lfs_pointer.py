@@ -7,7 +7,7 @@ from bnlint import Finding, RawFile, Severity, UnreadableFile, rule
     severity=Severity.ERROR,
     good=lambda: [
         RawFile(format="torch-zip", size=50_000_000),
-        RawFile(size=900, status="not-a-checkpoint", problem=UnreadableFile("text", "this is text")),
+        RawFile(size=900, status="not-a-checkpoint", problem=UnreadableFile("text", "is text")),
     ],
     bad=lambda: [
         pointer(lfs_oid="sha256:" + "4d7a" * 16, lfs_size=102_530_333),
@@ -32,15 +32,14 @@ def lfs_pointer(file: RawFile) -> Iterator[Finding]:
     if file.problem is None or file.problem.code != "lfs":
         return
     oid, size = file.facts.get("lfs_oid"), file.facts.get("lfs_size")
-    named = f" of {str(oid)[:80]}" if oid else ""
-    sized = f", {size} bytes" if size is not None else ""
+    told = ", ".join(fact for fact in (oid and str(oid)[:80], size and f"{size} bytes") if fact)
     yield Finding(
         file.at(),
-        f"a git-lfs pointer{named}{sized}, not the checkpoint",
+        "is a git-lfs pointer, not the checkpoint" + (f" ({told})" if told else ""),
         evidence={"oid": str(oid)[:80] if oid else None, "size": size if isinstance(size, int) else None},
     )
 
 
 def pointer(**facts: object) -> RawFile:
-    problem = UnreadableFile("lfs", "this is a git-lfs pointer")
+    problem = UnreadableFile("lfs", "is a git-lfs pointer")
     return RawFile(size=133, status="not-a-checkpoint", problem=problem, facts=facts)

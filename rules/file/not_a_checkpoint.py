@@ -9,16 +9,16 @@ from bnlint import Finding, RawFile, Severity, UnreadableFile, rule
         RawFile(format="torch-zip", size=50_000_000),
         RawFile(format="safetensors", size=150),  # small and readable
         broken("truncated", "the archive ends at byte 5000", format="torch-zip", size=5000),
-        broken("html", "this is an HTML page", size=900, named=False),
-        broken("unknown", "nobody knows these bytes", size=900, named=False),
-        broken("lfs", "this is a git-lfs pointer", size=130),
-        broken("unsupported", "this is a GGUF file", size=5000),
+        broken("html", "is an HTML page", size=900, named=False),
+        broken("unknown", "is in no format that bnlint knows", size=900, named=False),
+        broken("lfs", "is a git-lfs pointer", size=130),
+        broken("unsupported", "is a GGUF file", size=5000),
     ],
     bad=lambda: [
-        broken("html", "this is an HTML page", size=12_000),
-        broken("text", "this is text", size=300),
-        broken("image", "this is a PNG image", size=80_000),
-        broken("unknown", "the first bytes are 00 01 02 03", size=900),
+        broken("html", "is an HTML page", size=12_000),
+        broken("text", "is text", size=300),
+        broken("image", "is a PNG image", size=80_000),
+        broken("unknown", "is in no format that bnlint knows", size=900),
         broken("zip", "the zip directory is missing", format="torch-zip", size=120),
         broken("truncated", "the pickle ends at byte 30", format="torch-legacy", size=30, named=False),
     ],
@@ -49,7 +49,7 @@ def not_a_checkpoint(file: RawFile) -> Iterator[Finding]:
     if file.foreign and file.named:
         message = str(problem)
     elif file.stub:
-        message = f"only {file.size} bytes of a {file.format} file: {problem}"
+        message = f"has only {file.size} bytes of a {file.format} file: {problem}"
     else:
         return
     yield Finding(file.at(), message, evidence={"code": problem.code, "bytes": file.size, "offset": problem.offset})

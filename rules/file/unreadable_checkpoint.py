@@ -7,21 +7,21 @@ from bnlint import Finding, Global, RawFile, Severity, UnreadableFile, rule
     severity=Severity.ERROR,
     good=lambda: [
         RawFile(format="torch-zip", size=50_000_000),
-        broken("lfs", "this is a git-lfs pointer"),
-        broken("html", "this is an HTML page"),
-        broken("unsupported", "this is a GGUF file"),
-        broken("unknown", "nobody knows these bytes", format=None),
+        broken("lfs", "is a git-lfs pointer"),
+        broken("html", "is an HTML page"),
+        broken("unsupported", "is a GGUF file"),
+        broken("unknown", "is in no format that bnlint knows", format=None),
         broken("truncated", "the pickle ends at byte 30", size=30),  # not-a-checkpoint speaks
     ],
     bad=lambda: [
         broken("truncated", "the archive ends in the middle of data/4", 4096),
-        broken("empty", "the file is empty", size=0, format=None),
+        broken("empty", "is empty", size=0, format=None),
         broken("zip", "two entries are called archive/data.pkl", 880),
         broken("pickle", "opcode 0xff is unknown", 17),
         broken("bounds", "a tensor reaches byte 5000 of a storage of 4096 bytes"),
         broken("missing", "tensor data 'data/7' is not in the archive"),
         broken("limit", "a tuple of 9000000 elements is over the limit"),
-        broken("io", "the file cannot be read: permission denied", format=None),
+        broken("io", "cannot be read: permission denied", format=None),
         hostile(),
     ],
 )

@@ -73,7 +73,7 @@ def unsafe_pickle(file: RawFile, *, shown: int = 3) -> Iterator[Finding]:
 
 
 def naming_finding(file: RawFile, told: str, globals: list[Global], shown: int, severity: Severity) -> Finding:
-    listed = ", ".join(f"{str(each)[:80]} (byte {each.offset})" for each in globals[:shown])
+    listed = ", ".join(f"{in_words(each)} (byte {each.offset})" for each in globals[:shown])
     rest = len(globals) - shown
     return Finding(
         file.at(),
@@ -86,6 +86,13 @@ def naming_finding(file: RawFile, told: str, globals: list[Global], shown: int, 
         },
         severity=severity,
     )
+
+
+def in_words(name: Global) -> str:
+    """The name as a message has it; two of the machine's own stand for what has no name."""
+    if name.module == "<computed>":
+        return f"the result of a call ({name.name[:80]})"
+    return f"copyreg extension {name.name[:80]}" if name.module == "<copyreg extension>" else str(name)[:80]
 
 
 def naming(*globals: Global) -> RawFile:

@@ -7,17 +7,17 @@ from bnlint import Finding, RawFile, Severity, UnreadableFile, rule
     severity=Severity.INFO,
     good=lambda: [
         RawFile(format="torch-zip", size=50_000_000),
-        skipped("text", "this is text", path="lib/site-packages/distutils-precedence.pth", named=False),
-        skipped("html", "this is an HTML page"),  # not-a-checkpoint speaks
+        skipped("text", "is text", path="lib/site-packages/distutils-precedence.pth", named=False),
+        skipped("html", "is an HTML page"),  # not-a-checkpoint speaks
         skipped("truncated", "the archive ends at byte 5000"),
-        skipped("lfs", "this is a git-lfs pointer", named=False),
+        skipped("lfs", "is a git-lfs pointer", named=False),
     ],
     bad=lambda: [
-        skipped("unsupported", "this is a GGUF file; bnlint does not read GGUF"),
-        skipped("unsupported", "this is a Keras HDF5 file; it needs the extra h5", named=False),
-        skipped("unknown", "the first bytes are 00 01 02 03", named=False),
-        skipped("html", "this is an HTML page", named=False),
-        skipped("text", "this is text", path="weights.pt", named=False),
+        skipped("unsupported", "is a GGUF file"),
+        skipped("unsupported", "is a Keras HDF5 file", named=False),
+        skipped("unknown", "is in no format that bnlint knows", named=False),
+        skipped("html", "is an HTML page", named=False),
+        skipped("text", "is text", path="weights.pt", named=False),
     ],
 )
 def unsupported_format(file: RawFile) -> Iterator[Finding]:
@@ -42,7 +42,7 @@ def unsupported_format(file: RawFile) -> Iterator[Finding]:
         return
     path_file = problem.code == "text" and file.path.endswith(".pth")  # site-packages are full of them
     if problem.code == "unsupported" or (file.foreign and not file.named and not path_file):
-        yield Finding(file.at(), f"skipped: {problem}", evidence={"code": problem.code, "format": file.format})
+        yield Finding(file.at(), f"{problem}; skipped", evidence={"code": problem.code, "format": file.format})
 
 
 def skipped(code: str, message: str, *, path: str = "model.pth", named: bool = True) -> RawFile:
