@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import sqrt
 
 from bnlint.finding import Location
+from bnlint.model.state_dict import TRANSPORT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 VECTORS = ("weight", "bias", "running_mean", "running_var")
 COUNTER = "num_batches_tracked"
 LEAVES = (*VECTORS, COUNTER)
+
+# Attributes under which training code holds a whole model.
+HOLDERS = ("model", "ema", "ema_model", "model_ema", "averaged_model", "net", "network")
 
 USUAL_MOMENTA = (0.1, 0.01, 0.03, 0.001, 0.2, 0.05, 0.003, 0.0003)
 HALF_FIXED_POINT = 4 * 2.0**-24  # where rounding stops a float16 that loses a tenth per batch
@@ -60,6 +64,14 @@ class BatchNorm:
         """This layer as a place, with the tensors a finding is about."""
         return Location((self.name,), [self.key(leaf) for leaf in leaves], self.state_dict.key)
 
+    @property
+    def bare_name(self) -> str:
+        """Its name without what wraps a whole model: "ema.module.layer1.0.bn1" is "layer1.0.bn1"."""
+        parts = [part for part in self.name.split(".") if part not in TRANSPORT]
+        while len(parts) > 1 and parts[0] in HOLDERS:
+            del parts[0]
+        return ".".join(parts)
+
     def in_words(self, channels: Sequence[int]) -> str:
         """Some of its channels as a message has them: "3 of 64 channels (7, 12, 40)", "all 64 channels"."""
         if len(channels) == self.channels:
@@ -76,6 +88,12 @@ class BatchNorm:
         """How many channels the statistics have."""
         vector = self.running_var if self.running_var is not None else self.running_mean
         return len(vector) if vector is not None else 0
+
+    @property
+    def stats_dtype(self) -> str:
+        """The dtype of the statistics in the file, "float32" or "bfloat16"; "" where there are none."""
+        vector = self.running_var if self.running_var is not None else self.running_mean
+        return vector.dtype if vector is not None else ""
 
     @property
     def vectors(self) -> dict[str, Vector]:

@@ -16,11 +16,6 @@ if TYPE_CHECKING:
 TRANSPORT = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
 
-def without_transport(name: str) -> str:
-    """A name without what wrapped the model: "module.layer1.0.bn1" is "layer1.0.bn1"."""
-    return ".".join([part for part in name.split(".") if part not in TRANSPORT])
-
-
 class Assumed:
     """What a state dict cannot say: the momentum and eps its layers were built with.
 
