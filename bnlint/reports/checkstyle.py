@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element, SubElement
 from bnlint.finding import Severity
 from bnlint.reports.escaping import visible
 from bnlint.reports.places import line_of
-from bnlint.reports.wording import sentence
+from bnlint.reports.wording import holding_several, sentence
 from bnlint.reports.xml_document import write_document
 
 TYPE_CHECKING = False
@@ -25,11 +25,12 @@ def write(report: Report, stream: TextIO, display: Display) -> None:
     for path in (*[file.path for file in report.files], *[each.location.path for each in report.findings]):
         if path not in files:
             files[path] = SubElement(root, "file", name=visible(path))
+    several = holding_several(report.findings)
     for finding in report.findings:
         attributes = {
             "line": str(line_of(finding)),
             "severity": str(finding.gravity),
-            "message": sentence(finding),
+            "message": sentence(finding, several),
             "source": f"bnlint.{visible(finding.rule)}",
         }
         if finding.location.column is not None:

@@ -6,6 +6,10 @@ A layer may be called "\\x1b]0;owned\\x07", "%0A::add-mask::x", "<img src=x>" or
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
+
 # Longer than any name of a network that was built by hand; what is longer floods whoever reads it.
 LONGEST = 1000
 
@@ -39,8 +43,11 @@ def well_formed(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def encodable(text: str, encoding: str) -> str:
-    """`text` with escapes for what `encoding` cannot write."""
+def encodable(text: str, stream: TextIO) -> str:
+    """`text` with escapes for what the encoding of `stream` cannot write."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    if text.isascii() or encoding.lower().startswith("utf"):
+        return text
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 

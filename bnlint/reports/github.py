@@ -10,13 +10,14 @@ import os
 
 from bnlint.finding import Severity
 from bnlint.fingerprint import relative_path
-from bnlint.reports.escaping import no_command, visible, workflow_data, workflow_property
+from bnlint.reports.escaping import encodable, no_command, visible, workflow_data, workflow_property
 from bnlint.reports.folding import by_file, in_number
 from bnlint.reports.markdown import MARKER, document
-from bnlint.reports.wording import sentence, verdict
+from bnlint.reports.wording import holding_several, sentence, verdict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Container, Iterator, Sequence
     from typing import TextIO
 
     from bnlint.report import Report
@@ -31,19 +32,25 @@ def write(report: Report, stream: TextIO, display: Display) -> None:
     """Write the workflow commands, and the step's summary where GITHUB_STEP_SUMMARY says where it goes."""
     root = os.environ.get("GITHUB_WORKSPACE") or report.root
     groups = [(path, group) for (path, _), groups in by_file(report.findings).items() for group in groups]
+    lines = list(_annotations(groups, root, holding_several(report.findings)))
+    lines += [
+        f"::error title=bnlint::{workflow_data(problem)}" for problem in (*map(str, report.crashes), *report.trouble)
+    ]
+    lines.append(f"bnlint: {verdict(report)}")
+    lines += _written_summary(report, display)
+    stream.write("".join([encodable(line, stream) + "\n" for line in lines]))
+
+
+def _annotations(groups: Sequence[tuple[str, Group]], root: str, several: Container[str]) -> Iterator[str]:
     for severity, command in COMMANDS.items():
         of_this_severity = [(path, group) for path, group in groups if group.severity == severity]
         for path, group in of_this_severity[:SHOWN]:
-            stream.write(_annotation(command, path, group, root) + "\n")
+            yield _annotation(command, path, group, root, several)
         for path, group in of_this_severity[SHOWN:]:
-            stream.write(no_command(f"{visible(path)}: {command}: {_said(group)} [{visible(group.rule)}]") + "\n")
-    for problem in (*map(str, report.crashes), *report.trouble):
-        stream.write(f"::error title=bnlint::{workflow_data(problem)}\n")
-    stream.write(f"bnlint: {verdict(report)}\n")
-    _write_summary(report, stream, display)
+            yield no_command(f"{visible(path)}: {command}: {_said(group, several)} [{visible(group.rule)}]")
 
 
-def _annotation(command: str, path: str, group: Group, root: str) -> str:
+def _annotation(command: str, path: str, group: Group, root: str, several: Container[str]) -> str:
     place = group.findings[0].location
     numbers = {"line": place.line, "endLine": place.end_line, "col": place.column, "endColumn": place.end_column}
     properties = {
@@ -52,15 +59,17 @@ def _annotation(command: str, path: str, group: Group, root: str) -> str:
         "title": workflow_property(f"bnlint {group.rule}"),
     }
     given = ",".join(f"{name}={value}" for name, value in properties.items())
-    return f"::{command} {given}::{workflow_data(_said(group))}"
+    return f"::{command} {given}::{workflow_data(_said(group, several))}"
 
 
-def _said(group: Group) -> str:
+def _said(group: Group, several: Container[str]) -> str:
     first, *others = group.findings
-    return f"{sentence(first)} (and {in_number(others)})" if others else sentence(first)
+    said = sentence(first, several)
+    return f"{said} (and {in_number(others)})" if others else said
 
 
-def _write_summary(report: Report, stream: TextIO, display: Display) -> None:
+def _written_summary(report: Report, display: Display) -> Iterator[str]:
+    """Append to the step's summary, where there is one; say so where that fails."""
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if not path:
         return
@@ -69,4 +78,4 @@ def _write_summary(report: Report, stream: TextIO, display: Display) -> None:
             summary.write(document(report, display).removeprefix(f"{MARKER}\n") + "\n")
     except OSError as error:
         reason = workflow_data(f"the step summary could not be written: {error.strerror}")
-        stream.write(f"::warning title=bnlint::{reason}\n")
+        yield f"::warning title=bnlint::{reason}"

@@ -7,7 +7,7 @@ from bnlint.fingerprint import fingerprint, relative_path
 from bnlint.reports.escaping import visible, well_formed
 from bnlint.reports.json import serialized
 from bnlint.reports.places import Ordinals, line_of
-from bnlint.reports.wording import sentence
+from bnlint.reports.wording import holding_several, sentence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,12 +22,13 @@ SEVERITIES = {Severity.INFO: "info", Severity.WARNING: "major", Severity.ERROR: 
 def write(report: Report, stream: TextIO, display: Display) -> None:
     """Write the array. GitLab drops findings whose fingerprint it has seen, so these are numbered."""
     ordinals = Ordinals()
+    several = holding_several(report.findings)
     entries = []
     for finding in report.findings:
         mark = fingerprint(finding, report.root)
         number = ordinals.next(mark)
         entry = {
-            "description": sentence(finding),
+            "description": sentence(finding, several),
             "check_name": visible(finding.rule),
             "fingerprint": mark if number == 1 else f"{mark}-{number}",
             "severity": SEVERITIES[finding.gravity],

@@ -7,11 +7,12 @@ from xml.etree.ElementTree import Element, SubElement
 from bnlint.finding import Severity
 from bnlint.reports.escaping import visible
 from bnlint.reports.folding import by_file, in_number
-from bnlint.reports.wording import UNREADABLE, fix, sentence
+from bnlint.reports.wording import UNREADABLE, fix, holding_several, sentence
 from bnlint.reports.xml_document import write_document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Container
     from typing import TextIO
 
     from bnlint.report import FileResult, Report
@@ -26,10 +27,11 @@ def write(report: Report, stream: TextIO, display: Display) -> None:
     for (path, _), of_file in by_file(report.findings).items():
         groups.setdefault(path, []).extend(of_file)
     facts = {file.path: file for file in report.files}
+    several = holding_several(report.findings)
     for path, of_file in groups.items():
         suite = SubElement(root, "testsuite", name=visible(path))
         for group in of_file:
-            _add_case(suite, path, group, report)
+            _add_case(suite, path, group, report, several)
         if not of_file:
             _add_silent_case(suite, facts[path])
         _count(suite)
@@ -45,16 +47,16 @@ def write(report: Report, stream: TextIO, display: Display) -> None:
     write_document(root, stream)
 
 
-def _add_case(suite: Element, path: str, group: Group, report: Report) -> None:
+def _add_case(suite: Element, path: str, group: Group, report: Report, several: Container[str]) -> None:
     name = f"{visible(group.rule)} ({group.severity})"  # GitLab drops the second of two cases of one name
     case = SubElement(suite, "testcase", classname=visible(path), name=name)
     first, *others = group.findings
-    lines = [f"{finding.gravity}: {sentence(finding)}" for finding in group.findings]
+    lines = [f"{finding.gravity}: {sentence(finding, several)}" for finding in group.findings]
     advice = fix(first, report)
     if advice:
-        lines += ["", "Fix:", *[f"  {visible(line)}" for line in advice.splitlines()]]
+        lines += ["", "Fix:", *[f"  {visible(line)}".rstrip() for line in advice.splitlines()]]
     if _fails(group, report):
-        message = f"{sentence(first)} (and {in_number(others)})" if others else sentence(first)
+        message = f"{sentence(first, several)} (and {in_number(others)})" if others else sentence(first, several)
         told = SubElement(case, "failure", type=str(group.severity), message=message)
     else:
         told = SubElement(case, "system-out")

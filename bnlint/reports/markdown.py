@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bnlint.finding import Severity
-from bnlint.reports.escaping import markdown_code, markdown_prose, markdown_text
+from bnlint.reports.escaping import encodable, markdown_code, markdown_prose, markdown_text
 from bnlint.reports.folding import by_file, in_number
-from bnlint.reports.wording import counted, fix, in_short, more, place, statement, verdict
+from bnlint.reports.wording import counted, fix, holding_several, in_short, more, place, statement, verdict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ OUTCOMES = ("passed", "failed", "could not do all it was asked to")
 
 def write(report: Report, stream: TextIO, display: Display) -> None:
     """Write the comment."""
-    stream.write(document(report, display))
+    stream.write(encodable(document(report, display), stream))
 
 
 def document(report: Report, display: Display) -> str:
@@ -44,14 +44,17 @@ def document(report: Report, display: Display) -> str:
 
 
 def _body(report: Report, display: Display) -> Iterator[str]:
-    for problem in (*map(str, report.crashes), *report.trouble):
-        yield f"\n- **error** {markdown_prose(problem)}"
+    problems = [*map(str, report.crashes), *report.trouble]
+    if problems:
+        yield ""
+    for problem in problems:
+        yield f"- **error** {markdown_prose(problem)}"
+    several = holding_several(report.findings)
     for (path, reference), groups in by_file(report.findings).items():
         against = "" if reference is None else f" against {markdown_code(reference)}"
         yield f"\n#### {markdown_code(path)}{against}\n"
-        state_dicts = {finding.location.state_dict for group in groups for finding in group.findings}
         for group in groups:
-            yield from _group(group, len(state_dicts - {None}) > 1, display.verbose)
+            yield from _group(group, path in several, display.verbose)
     yield from _fixes(report)
     skipped = [file for file in report.files if file.status == "skipped"]
     if skipped:

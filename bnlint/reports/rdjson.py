@@ -6,10 +6,11 @@ from bnlint.finding import Severity
 from bnlint.fingerprint import relative_path
 from bnlint.reports.escaping import visible, well_formed
 from bnlint.reports.json import TOOL, serialized
-from bnlint.reports.wording import sentence
+from bnlint.reports.wording import holding_several, sentence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Container
     from typing import TextIO
 
     from bnlint.finding import Finding, Location
@@ -22,7 +23,8 @@ SEVERITIES = {Severity.INFO: "INFO", Severity.WARNING: "WARNING", Severity.ERROR
 
 def write(report: Report, stream: TextIO, display: Display) -> None:
     """Write one DiagnosticResult."""
-    diagnostics = [_diagnostic(finding, report.root) for finding in report.findings]
+    several = holding_several(report.findings)
+    diagnostics = [_diagnostic(finding, report.root, several) for finding in report.findings]
     stream.write(
         f'{{"source": {serialized({"name": TOOL["name"]})}, "diagnostics": [\n '
         + ",\n ".join(map(serialized, diagnostics))
@@ -30,9 +32,9 @@ def write(report: Report, stream: TextIO, display: Display) -> None:
     )
 
 
-def _diagnostic(finding: Finding, root: str) -> Record:
+def _diagnostic(finding: Finding, root: str, several: Container[str]) -> Record:
     diagnostic: Record = {
-        "message": sentence(finding),
+        "message": sentence(finding, several),
         "location": _location(finding.location, finding.location.path, root),
         "severity": SEVERITIES[finding.gravity],
         "code": {"value": visible(finding.rule)},

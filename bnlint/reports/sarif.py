@@ -8,11 +8,12 @@ of a run (automationDetails) is left to whoever uploads it.
 
 from __future__ import annotations
 
+from bnlint.explanation import as_markdown, as_text, sections
 from bnlint.finding import Severity
 from bnlint.reports.escaping import sarif_message, visible
 from bnlint.reports.json import TOOL, Records, serialized
 from bnlint.reports.places import Ordinals, uri
-from bnlint.reports.wording import flush_left, sentence, verdict
+from bnlint.reports.wording import holding_several, layer_name, sentence, verdict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +71,6 @@ def _rule(name: str, rule: Rule | None) -> Record:
     """A rule with its whole explanation; of one that is not known any more only the name."""
     if rule is None:
         return {"id": name, "shortDescription": {"text": name}, "fullDescription": {"text": name}}
-    title, _, body = flush_left(rule.explanation).partition("\n")
     severity = rule.severity or rule.on_request
     properties = {
         "precision": PRECISION[rule.confidence],
@@ -82,9 +82,9 @@ def _rule(name: str, rule: Rule | None) -> Record:
         properties["tags"] = [*properties["tags"], "security"]
     return {
         "id": name,
-        "shortDescription": {"text": _limited(title)},
-        "fullDescription": {"text": _limited(" ".join((title, *_first_paragraph(body).split())))},
-        "help": {"text": rule.explanation, "markdown": _help(title, body)},
+        "shortDescription": {"text": _limited(rule.title)},
+        "fullDescription": {"text": _limited(f"{rule.title} {' '.join(sections(rule)[0].split())}".rstrip())},
+        "help": {"text": as_text(rule), "markdown": as_markdown(rule, level=3)},
         "defaultConfiguration": {"enabled": bool(rule.severity), "level": LEVELS[severity]},
         "properties": properties,
     }
@@ -92,19 +92,6 @@ def _rule(name: str, rule: Rule | None) -> Record:
 
 def _limited(text: str) -> str:
     return text if len(text) <= LONGEST_DESCRIPTION else f"{text[: LONGEST_DESCRIPTION - 3]}..."
-
-
-def _first_paragraph(text: str) -> str:
-    return text.strip().partition("\n\n")[0]
-
-
-def _help(title: str, body: str) -> str:
-    """The explanation in markdown: its headings ("Fix:") are the lines that begin at the left and end in a colon."""
-    lines = [f"**{title}**"]
-    for line in body.splitlines():
-        heading = line.endswith(":") and not line.startswith(" ")
-        lines.append(f"### {line[:-1]}\n" if heading else line.removeprefix("    "))
-    return "\n".join(lines)
 
 
 # -- results ----------------------------------------------------------------------------------------
@@ -118,6 +105,7 @@ class _Results:
         self.records = Records(report)
         self.index = {name: number for number, name in enumerate(names)}
         self.ordinals = Ordinals()
+        self.several = holding_several(report.findings)
 
     def result(self, finding: Finding, suppression: str | None) -> Record:
         said = self.records.finding(finding)
@@ -126,7 +114,7 @@ class _Results:
             "ruleId": finding.rule,
             "ruleIndex": self.index[finding.rule],
             "level": LEVELS[finding.gravity],
-            "message": {"text": sarif_message(sentence(finding))},
+            "message": {"text": sarif_message(sentence(finding, self.several))},
             "locations": [self.location(finding.location, finding.location.path)],
             "partialFingerprints": {
                 "primaryLocationLineHash": f"{mark}:{self.ordinals.next(mark)}",
@@ -169,9 +157,9 @@ class _Results:
 
 def _logical(place: Location) -> Iterator[Record]:
     """The layers as places in the file's own structure; its tensors where no layer is named."""
-    for name in place.layers or place.tensors:
-        inside = f"{place.state_dict}.{name}" if place.state_dict else name
-        yield {"name": visible(name), "fullyQualifiedName": visible(inside), "kind": "object"}
+    inside = f"{visible(place.state_dict)}." if place.state_dict else ""
+    for name in dict.fromkeys(map(layer_name, place.layers or place.tensors)):  # SARIF allows no location twice
+        yield {"name": name, "fullyQualifiedName": f"{inside}{name}", "kind": "object"}
 
 
 # -- the run ----------------------------------------------------------------------------------------

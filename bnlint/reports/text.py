@@ -1,4 +1,8 @@
-"""The report a person reads: what is wrong, where, and what to do about it, in as few lines as that takes."""
+"""The report a person reads: what is wrong, where, and what to do about it, in as few lines as that takes.
+
+What could not be done at all (trouble, crashed rules) is not in it: the command says that on standard
+error, where it is seen whatever the report is and wherever it goes.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from bnlint.reports.wording import (
     UNREADABLE,
     counted,
     fix,
+    holding_several,
     in_short,
     more,
     names_in_words,
@@ -67,13 +72,12 @@ class _Text:
 
     def write_files(self) -> None:
         facts = {file.path: file for file in self.report.files}
+        several = holding_several(self.findings)
         for (path, reference), groups in by_file(self.findings).items():
             self.page.blank()
             self.write_heading(path, reference, facts.get(path))
-            state_dicts = {finding.location.state_dict for group in groups for finding in group.findings}
-            several = len(state_dicts - {None}) > 1
             for group in groups:
-                self.write_group(group, several)
+                self.write_group(group, path in several)
 
     def write_heading(self, path: str, reference: str | None, file: FileResult | None) -> None:
         heading = [(visible(path), HEADING)]
@@ -135,7 +139,7 @@ class _Text:
             return
         self.write_below(("Fix:", FIX))
         for line in advice.splitlines():
-            self.write_below((f"  {visible(line)}", PLAIN))
+            self.write_below((f"  {visible(line)}".rstrip(), PLAIN))
 
     def write_below(self, *pieces: Piece) -> None:
         self.page.line(*pieces, indent=COLUMN, hanging=COLUMN)
@@ -209,8 +213,6 @@ class _Text:
         self.page.blank()
         for path in report.executed:
             self.page.line(*running("ran your code:"), (visible(path), NAME), hanging=2)
-        for sentence in (*map(str, report.crashes), *report.trouble):
-            self.page.line(("bnlint:", STYLES["error"]), *running(visible(sentence)), hanging=2)
         if not self.display.quiet:
             self.write_assumed()
         if self.worth_a_verdict():
@@ -224,8 +226,8 @@ class _Text:
 
     def worth_a_verdict(self) -> bool:
         report = self.report
-        if not report.files and not report.findings and (report.trouble or report.crashes):
-            return False
+        if report.trouble and not report.files:
+            return False  # the one line on standard error is all there is to say
         passed_over = any(file.status in UNREADABLE for file in report.files)
         return not self.display.quiet or bool(self.findings) or report.failed or passed_over
 
@@ -256,8 +258,9 @@ def _rule(name: str) -> Piece:
 def _facts(file: FileResult) -> str:
     """What is known of a file besides its name."""
     layers = f"{counted(file.batchnorm_layers, 'BatchNorm layer')}, {counted(file.channels, 'channel')}"
-    known = (file.format, layers if file.status == "checked" else None, file.note)
-    return visible("; ".join(filter(None, known)) or file.status)
+    has_layers = file.status == "checked" and file.kind != "source"
+    known = (file.format, layers if has_layers else None, file.note)
+    return visible("; ".join(filter(None, known)) or file.kind)
 
 
 def _statistics(report: Report) -> list[tuple[str, ...]]:

@@ -6,6 +6,7 @@ A piece is a text and its style. Pieces are never cut: a line that is too long b
 from __future__ import annotations
 
 import os
+import sys
 
 from bnlint.reports.escaping import encodable, no_command
 
@@ -35,13 +36,12 @@ class Page:
         self.stream = stream
         self.color = color
         self.width = _width(stream, width)
-        encoding = getattr(stream, "encoding", None) or "utf-8"
-        self.narrow_encoding = None if encoding.lower().startswith("utf") else encoding
         self.lines: list[list[Piece]] = []
 
     def line(self, *pieces: Piece, indent: int = 0, hanging: int = 0) -> None:
         """Add a line; what does not fit goes on below it, indented by `hanging`."""
-        self.lines += _broken(self._encodable(pieces), indent, hanging, self.width)
+        empty = not any(text for text, _ in pieces)
+        self.lines += [[]] if empty else _broken(self._encodable(pieces), indent, hanging, self.width)
 
     def row(self, *pieces: Piece) -> None:
         """Add a row of a table, which does not break."""
@@ -61,9 +61,7 @@ class Page:
         self.stream.write("".join(["".join([text for text, _ in line]) + "\n" for line in lines]))
 
     def _encodable(self, pieces: Sequence[Piece]) -> Sequence[Piece]:
-        if self.narrow_encoding is None:
-            return pieces
-        return [(encodable(text, self.narrow_encoding), style) for text, style in pieces]
+        return [(encodable(text, self.stream), style) for text, style in pieces]
 
 
 def _broken(pieces: Sequence[Piece], indent: int, hanging: int, width: int | None) -> Iterator[list[Piece]]:
@@ -111,20 +109,20 @@ def _width(stream: TextIO, asked: int | None) -> int | None:
 def in_colour(stream: TextIO, color: str) -> bool:
     """True where colour is wanted: "always", or a person looks and no one said otherwise.
 
-    NO_COLOR (no-color.org) goes before FORCE_COLOR and CLICOLOR_FORCE; `--color` goes before all.
+    NO_COLOR (no-color.org) goes before FORCE_COLOR and CLICOLOR_FORCE, which speak of what a program
+    prints and not of the files it writes; `--color` goes before all.
     """
     said = os.environ.get
     if color != "auto":
         return color == "always"
     if said("NO_COLOR"):
         return False
-    if _forced():
-        return True
-    return said("TERM") != "dumb" and stream.isatty()
+    return _forced(stream) or (said("TERM") != "dumb" and stream.isatty())
 
 
-def _forced() -> bool:
-    return any(os.environ.get(name, "0") not in ("", "0") for name in ("FORCE_COLOR", "CLICOLOR_FORCE"))
+def _forced(stream: TextIO) -> bool:
+    asked = any(os.environ.get(name, "0") not in ("", "0") for name in ("FORCE_COLOR", "CLICOLOR_FORCE"))
+    return asked and stream in (sys.stdout, sys.stderr)
 
 
 def _write_in_colour(lines: list[list[Piece]], stream: TextIO, color: str) -> bool:
@@ -134,7 +132,7 @@ def _write_in_colour(lines: list[list[Piece]], stream: TextIO, color: str) -> bo
         from rich.text import Text
     except ImportError:
         return False
-    forced = color == "always" or _forced()
+    forced = color == "always" or _forced(stream)
     console = Console(
         file=stream, force_terminal=True, no_color=False, color_system="standard" if forced else "auto", highlight=False
     )

@@ -7,7 +7,7 @@ from bnlint.reports.escaping import visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     from bnlint.finding import Finding, Location
     from bnlint.report import Report
@@ -52,6 +52,9 @@ def verdict(report: Report) -> str:
         parts.append(f"{len(report.baselined):,} known from the baseline")
     if report.failed and not report.count(Severity.ERROR):
         parts.append(_failure(report))
+    problems = len(report.crashes) + len(report.trouble)
+    if problems:
+        parts.append(f"incomplete, because of {counted(problems, 'problem')}")
     return "; ".join(parts)
 
 
@@ -69,7 +72,9 @@ def _failure(report: Report) -> str:
         return f"failed, because {report.gate.fail_on} is enough to fail"
     allowed = report.gate.max_warnings
     return (
-        f"failed, because only {counted(allowed, 'warning')} may pass" if allowed else "failed, because no warning may"
+        f"failed, because only {counted(allowed, 'warning')} may pass"
+        if allowed
+        else "failed, because no warning may pass"
     )
 
 
@@ -119,9 +124,19 @@ def statement(finding: Finding) -> str:
     return finding.message if finding.unknown is None else f"{finding.message} (possible; not known: {finding.unknown})"
 
 
-def sentence(finding: Finding) -> str:
-    """Where and what, on one line, for a medium that has one text per finding."""
-    where = "" if finding.location.line is not None else place(finding.location)
+def holding_several(findings: Iterable[Finding]) -> set[str]:
+    """The paths of files where the name of a layer is not enough: there are findings in several state dicts."""
+    state_dicts: dict[str, set[str]] = {}
+    for finding in findings:
+        if finding.location.state_dict is not None:
+            state_dicts.setdefault(finding.location.path, set()).add(finding.location.state_dict)
+    return {path for path, places in state_dicts.items() if len(places) > 1}
+
+
+def sentence(finding: Finding, several: Container[str]) -> str:
+    """Where and what, on one line, for a medium that has one text per finding; `several` is `holding_several`."""
+    place_said = finding.location.line is not None  # by the medium
+    where = "" if place_said else place(finding.location, finding.location.path in several)
     what = visible(statement(finding))
     return f"{where}: {what}" if where else what
 
@@ -131,14 +146,11 @@ def fix(finding: Finding, report: Report) -> str:
     if finding.fix:
         return finding.fix
     rule = report.rules.get(finding.rule)
-    return flush_left(rule.section("Fix")) if rule else ""
+    if rule is None:
+        return ""
+    from bnlint.explanation import sections
 
-
-def flush_left(text: str) -> str:
-    """The text of a docstring without the indentation of its second and later lines."""
-    first, *rest = text.strip().splitlines() or [""]
-    margin = min((len(line) - len(line.lstrip()) for line in rest if line.strip()), default=0)
-    return "\n".join([first, *[line[margin:] for line in rest]])
+    return dict(sections(rule)[1]).get("Fix", "")
 
 
 def in_short(text: str, length: int = 240) -> str:
