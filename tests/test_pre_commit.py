@@ -9,6 +9,8 @@ import sys
 import pytest
 import yaml
 
+from bnlint.discovery import CHECKPOINT_ENDINGS
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 EXAMPLES = os.path.join(ROOT, "examples")
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "4d" * 32 + "\nsize 46830571\n"
@@ -83,15 +85,11 @@ def test_a_bad_checkpoint_a_pointer_and_a_wrong_configuration_fail(repository: R
     assert "nonfinite-running-stats" in shown.partition("bnlint-config.")[2], "the nearest name is shown"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "a.pth", "A.PTH", "models/b.pt", "c.ckpt", "d.th", "e.pth.tar", "f.tar", "pytorch_model.bin", "g.jit",
-        "h.safetensors", "i.pkl", "model.safetensors.index.json", "pytorch_model.bin.index.json",
-    ],
-)  # fmt: skip
-def test_the_hook_takes_checkpoints(name: str) -> None:
-    assert re.search(str(hooks()["bnlint"]["files"]), name)
+@pytest.mark.parametrize("ending", CHECKPOINT_ENDINGS)
+def test_the_hook_takes_what_a_folder_run_takes(ending: str) -> None:
+    files = str(hooks()["bnlint"]["files"])
+    assert re.search(files, f"models/resnet{ending}")
+    assert re.search(files, f"MODEL{ending.upper()}")
 
 
 @pytest.mark.parametrize("name", ["a.py", "README.md", "bin/tool", "pth", "a.pth.md", "config.json", "a.tar.gz"])
