@@ -70,21 +70,21 @@ class Discovery:
             self._take(path, named=not self._force_exclude)
 
     def _add_folder(self, folder: str) -> None:
-        known, excluded = len(self._seen), False
         if self._excludes(folder, True):
             return
-        for path in self._walk(folder, ()):
-            if path is None:
-                excluded = True
-            else:
+        empty = True
+        for path in self._walk(folder, os.path.realpath(folder), set()):
+            empty = False
+            if path is not None:
                 self._take(path, named=False)
-        if len(self._seen) == known and not excluded:
+        if empty:
             self.empty.append(f"{folder}: holds nothing to check")
 
-    def _walk(self, folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str | None]:
+    def _walk(self, folder: str, top: str, walked: set[tuple[int, int]]) -> Iterator[str | None]:
         """The checkpoints below a folder in the order of their names; None for what is excluded.
 
-        `above` identifies the folders on the way here: a link back to one of them is a circle.
+        Links are followed out of `top`, where the walk began, and no folder is `walked` twice: links may go
+        in circles, and a few of them can make more paths than there are files in the world.
         """
         try:
             status = os.stat(folder)
@@ -93,18 +93,19 @@ class Discovery:
             self.trouble.append(f"{folder}: cannot be listed: {error.strerror}")
             return
         here = (status.st_dev, status.st_ino)
-        if here in above:
+        if here in walked:
             return
+        walked.add(here)
         shards = _shards([entry.path for entry in entries if entry.name.endswith(INDEX_ENDING)])
         for entry in entries:
             if entry.name.startswith(".") or entry.name == "__pycache__" or entry.path in shards:
                 continue
-            if entry.is_dir():
+            if os.path.isdir(entry.path):
                 if self._excludes(entry.path, True):
                     yield None
-                else:
-                    yield from self._walk(entry.path, (*above, here))
-            elif entry.name.lower().endswith(CHECKPOINT_ENDINGS) and _is_file(entry):
+                elif not (entry.is_symlink() and _is_within(entry.path, top)):
+                    yield from self._walk(entry.path, top, walked)
+            elif entry.name.lower().endswith(CHECKPOINT_ENDINGS) and _is_file(entry.path):
                 yield None if self._excludes(entry.path, False) else entry.path
 
     def _add_pattern(self, pattern: str) -> None:
@@ -218,9 +219,14 @@ def _shard_names(index: str) -> set[str]:
     return {name for name in weights.values() if isinstance(name, str)} if isinstance(weights, dict) else set()
 
 
-def _is_file(entry: os.DirEntry[str]) -> bool:
+def _is_file(path: str) -> bool:
     """True for a regular file, and for a link to nothing: that one was to be a file."""
-    return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
+    return os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path))
+
+
+def _is_within(path: str, folder: str) -> bool:
+    """True where `path` really lies in `folder`, which is a real path."""
+    return os.path.join(os.path.realpath(path), "").startswith(os.path.join(folder, ""))
 
 
 def _is_pattern(path: str) -> bool:
