@@ -54,6 +54,8 @@ def half_precision_damage(layer: BatchNorm, *, harmless_eps: float = 1e-3) -> It
         Small variances in dead channels, or in a network built with an eps of 1e-3 or more: say
         `assume: {eps: 0.001}`.
     """
+    if layer.stats_dtype != "float16":
+        return
     statistics = {leaf: vector for leaf, vector in layer.vectors.items() if leaf.startswith("running_")}
     overflow = {leaf: overflowed(vector) for leaf, vector in statistics.items()}
     channels = sorted({channel for found in overflow.values() for channel in found})
