@@ -216,7 +216,9 @@ def _shard_names(index: str) -> set[str]:
     except (OSError, ValueError, RecursionError):
         return set()
     weights = content.get("weight_map") if isinstance(content, dict) else None
-    return {name for name in weights.values() if isinstance(name, str)} if isinstance(weights, dict) else set()
+    names = weights.values() if isinstance(weights, dict) else ()
+    # An index speaks about its own folder only: it is not to hide files elsewhere.
+    return {name for name in names if isinstance(name, str) and name == os.path.basename(name)}
 
 
 def _is_file(path: str) -> bool:

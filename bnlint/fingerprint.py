@@ -19,7 +19,7 @@ def fingerprint(finding: Finding, root: str = "") -> str:
 
     place = finding.location
     parts = (finding.rule, relative_path(place.path, root), place.state_dict or "", *place.layers)
-    return sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    return sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def relative_path(path: str, root: str = "") -> str:

@@ -189,7 +189,7 @@ def test_shards_are_looked_at_through_their_index(folder: Path) -> None:
 def test_a_wrong_index_hides_nothing(folder: Path, text: str) -> None:
     touch("m/a.pth", "up.pth")
     Path("m/x.index.json").write_text(text, encoding="latin-1")
-    assert paths(discover(["m"])) == ["m/a.pth", "m/x.index.json"]
+    assert paths(discover(["m", "up.pth"])) == ["m/a.pth", "m/x.index.json", "up.pth"]
 
 
 # -- lists of paths -----------------------------------------------------------------------------------------
