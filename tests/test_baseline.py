@@ -13,7 +13,6 @@ from bnlint.baseline import Baseline, read_baseline
 from bnlint.fingerprint import fingerprint
 from bnlint.report import FileResult, Report
 
-
 ANY = st.text(st.characters())  # lone surrogates too: a path need not be text, and JSON lets names hold them
 
 
