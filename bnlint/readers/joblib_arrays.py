@@ -18,12 +18,12 @@ def read_array(machine: PickleMachine, wrapper: Instance) -> object:
     """The array that follows its wrapper (joblib/numpy_pickle.py); its bytes are skipped, not read."""
     state = wrapper.state
     if type(state) is not dict:
-        raise UnreadableFile("pickle", "an array of joblib is damaged", machine.position)
+        raise UnreadableFile("pickle", "an array of joblib is damaged")
     shape, dtype = state.get("shape"), state.get("dtype")
     if type(dtype) is not NumpyDtype or type(shape) is not tuple:
-        raise UnreadableFile("pickle", "an array of joblib is damaged", machine.position)
+        raise UnreadableFile("pickle", "an array of joblib is damaged")
     if dtype.name is None:
-        raise UnreadableFile("unsupported", "is a joblib file with arrays of objects or strings", machine.position)
+        raise UnreadableFile("unsupported", "is a joblib file with arrays of objects or strings")
     if state.get("numpy_array_alignment_bytes") is not None:
         machine.take(machine.unsigned(1))
     data = machine.skip(prod(shape) * ITEM_SIZE[dtype.name])

@@ -166,6 +166,7 @@ class PickleMachine:
                     stack = marks.pop()
                     stack.append(items)
                 elif opcode == 0x52:  # REDUCE
+                    self.at = at
                     args = stack.pop()
                     callee = stack[-1]
                     reducer = reducers.get(id(callee))
@@ -220,6 +221,10 @@ class PickleMachine:
                     HANDLERS[opcode](self)
                     stack, code, at, limit = self.stack, self.code, self.at, self.limit
             raise UnreadableFile("limit", f"the pickle has more than {OPCODE_LIMIT} opcodes")
+        except UnreadableFile as problem:
+            if problem.offset is None:
+                problem.offset = self.base + (self.at if at < 0 else at)
+            raise
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError, EOFError, struct.error) as problem:
             raise self._damage(problem, self.at if at < 0 else at) from None
         finally:
@@ -248,7 +253,7 @@ class PickleMachine:
         self.charge(4 * max(0, position - self._charged))  # a text takes up to 4 bytes per byte
         self._charged = position
         if len(self.memo) > MEMO_LIMIT:
-            raise UnreadableFile("limit", f"the pickle remembers more than {MEMO_LIMIT} objects", self.position)
+            raise UnreadableFile("limit", f"the pickle remembers more than {MEMO_LIMIT} objects")
         if self._in_memory:
             self.limit = min(len(self.code), self.at + _STRIDE)
             return
@@ -323,15 +328,15 @@ class PickleMachine:
         """Account for memory that an opcode takes beyond the ordinary."""
         self.allowance.memory -= nbytes
         if self.allowance.memory < 0:
-            raise UnreadableFile("limit", f"the pickle asks for more than {MEMORY_LIMIT >> 20} MB", self.position)
+            raise UnreadableFile("limit", f"the pickle asks for more than {MEMORY_LIMIT >> 20} MB")
 
-    def named(self, module: str, name: str) -> Global:
-        """The global of that name."""
+    def named(self, module: str, name: str, offset: int) -> Global:
+        """The global of that name, which the opcode at byte `offset` asks for."""
         found = self.globals.get((module, name))
         if found is None:
             if len(self.globals) >= GLOBAL_LIMIT:
-                raise UnreadableFile("limit", f"the pickle names more than {GLOBAL_LIMIT} globals", self.position)
-            found = self.globals[module, name] = Global(module, name, self.position)
+                raise UnreadableFile("limit", f"the pickle names more than {GLOBAL_LIMIT} globals")
+            found = self.globals[module, name] = Global(module, name, offset)
         if id(found) not in self._reducers:
             reducer = find_reducer(module, name)
             if reducer is not None:
@@ -343,7 +348,7 @@ class PickleMachine:
         if type(args) is not tuple:
             raise TypeError
         if type(callee) is not Global:
-            self.named("<computed>", type(callee).__name__).called = True
+            self.named("<computed>", type(callee).__name__, self.position - 1).called = True
             return Instance(None, args)
         callee.called = True
         reducer = self._reducers.get(id(callee))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Handler = Callable[[PickleMachine], None]
 
 HIGHEST_PROTOCOL = 5
-TEXT_LIMIT = 1 << 16  # bytes of a text that is made a str; a longer one stays in the file
+TEXT_LIMIT = 4096  # bytes of a text that is made a str; a longer one stays in the file
 BYTES_LIMIT = 512  # the same for byte strings, of which most are the numbers of an array
 INTEGER_LIMIT = 1024  # bytes
 NUMBER_LIMIT = 4300  # digits, as in Python
@@ -262,7 +262,7 @@ def _get(machine: PickleMachine) -> None:
 def _proto(machine: PickleMachine) -> None:
     protocol = machine.unsigned(1)
     if protocol > HIGHEST_PROTOCOL:
-        raise UnreadableFile("pickle", f"the pickle is of protocol {protocol}, which nobody knows", machine.position)
+        raise UnreadableFile("pickle", f"the pickle is of protocol {protocol}, which nobody knows")
 
 
 def _frame(machine: PickleMachine) -> None:
@@ -278,19 +278,21 @@ def _name(machine: PickleMachine) -> str:
 
 
 def _global(machine: PickleMachine) -> None:
+    offset = machine.position - 1
     module, name = _name(machine), _name(machine)
-    machine.stack.append(machine.named(module, name))
+    machine.stack.append(machine.named(module, name, offset))
 
 
 def _stack_global(machine: PickleMachine) -> None:
     name, module = machine.stack.pop(), machine.stack.pop()
     if type(name) is not str or type(module) is not str:
         raise TypeError
-    machine.stack.append(machine.named(module, name))
+    machine.stack.append(machine.named(module, name, machine.position - 1))
 
 
 def _push_extension(machine: PickleMachine, width: int) -> None:
-    machine.stack.append(machine.named("<copyreg extension>", str(machine.unsigned(width))))
+    offset = machine.position - 1
+    machine.stack.append(machine.named("<copyreg extension>", str(machine.unsigned(width)), offset))
 
 
 def _ext1(machine: PickleMachine) -> None:
@@ -322,9 +324,10 @@ def _newobj_ex(machine: PickleMachine) -> None:
 
 
 def _inst(machine: PickleMachine) -> None:
+    offset = machine.position - 1
     module, name = _name(machine), _name(machine)
     args = tuple(machine.pop_mark())
-    machine.stack.append(machine.call(machine.named(module, name), args))
+    machine.stack.append(machine.call(machine.named(module, name, offset), args))
 
 
 def _obj(machine: PickleMachine) -> None:
@@ -341,12 +344,11 @@ def _build(machine: PickleMachine) -> None:
 
 
 def _buffer(machine: PickleMachine) -> None:
-    raise UnreadableFile("pickle", "the pickle's buffers were written elsewhere (protocol 5)", machine.position)
+    raise UnreadableFile("pickle", "the pickle's buffers were written elsewhere (protocol 5)")
 
 
 def _unknown(machine: PickleMachine) -> None:
-    offset = machine.position - 1
-    raise UnreadableFile("pickle", "the pickle has an opcode that nobody knows", offset)
+    raise UnreadableFile("pickle", "the pickle has an opcode that nobody knows", machine.position - 1)
 
 
 _BY_OPCODE: dict[bytes, Handler] = {

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bnlint.readers.source import ByteSource
     from bnlint.readers.values import Instance
 
-STACKED_LIMIT = 64  # pickles after the first one whose names are listed
+STACKED_LIMIT = 64  # pickles in a row whose names are listed
 
 
 def load(source: ByteSource) -> Loaded:
@@ -26,12 +26,13 @@ def load(source: ByteSource) -> Loaded:
 
     if root == torch_legacy.MAGIC_NUMBER:
         return torch_legacy.load(source)
+    notes = _read_on(machine)
     return Loaded(
         "joblib" if arrays.found else "pickle",
         root,
         globals=list(machine.globals.values()),
         facts={"python2": True} if machine.python2 else {},
-        notes=_read_on(machine),
+        notes=notes,
     )
 
 
@@ -54,14 +55,14 @@ class _ArraysInStream:
 def _read_on(machine: PickleMachine) -> list[str]:
     """Run the pickles that follow, so that their names are known too; what there is to say of them."""
     end = machine.source.size
-    pickles = 1
-    try:
-        while machine.position < end and pickles <= STACKED_LIMIT:
+    pickles, read = 1, machine.position
+    while read < end and pickles < STACKED_LIMIT:
+        try:
             machine.load()
-            pickles += 1
-    except UnreadableFile:
-        pass  # what follows is no pickle, and counted below
+        except UnreadableFile:
+            break  # no pickle: its bytes are counted below
+        pickles, read = pickles + 1, machine.position
     notes = [f"the file holds {pickles} pickles one after the other, of which the first is read"] if pickles > 1 else []
-    if machine.position < end:
-        notes.append(f"{end - machine.position} bytes follow the last pickle")
+    if read < end:
+        notes.append(f"{end - read} bytes follow the last pickle")
     return notes

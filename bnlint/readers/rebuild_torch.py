@@ -43,7 +43,9 @@ def _rebuild_tensor_v3(machine: PickleMachine, args: tuple[object, ...]) -> obje
     storage, offset, size, stride, requires_grad, _, dtype = args[:7]
     if len(args) > 7 and args[7]:
         return Opaque("a tensor that is a conjugated or negated view")
-    tensor = tensor_view(machine, storage, offset, size, stride, _dtype(dtype))
+    if _name(dtype) not in ITEM_SIZE:
+        return Opaque(f"a tensor of {_name(dtype)}, which bnlint does not know")
+    tensor = tensor_view(machine, storage, offset, size, stride, _name(dtype))
     _say_requires_grad(tensor, requires_grad)
     return tensor
 
@@ -86,7 +88,9 @@ def _rebuild_from_type(machine: PickleMachine, args: tuple[object, ...]) -> obje
 def _rebuild_meta_tensor(machine: PickleMachine, args: tuple[object, ...]) -> object:
     """(dtype, size, stride, requires_grad)"""
     dtype, size, stride, requires_grad = args
-    tensor = Tensor(_dtype(dtype), _sizes(size), None, stride=_sizes(stride))
+    if _name(dtype) not in ITEM_SIZE:
+        return Opaque(f"a tensor of {_name(dtype)}, which bnlint does not know")
+    tensor = Tensor(_name(dtype), _sizes(size), None, stride=_sizes(stride))
     _say_requires_grad(tensor, requires_grad)
     return tensor
 
@@ -183,11 +187,11 @@ def _sizes(sizes: object) -> tuple[int, ...]:
     return sizes
 
 
-def _dtype(value: object) -> str:
-    """A torch.dtype of the pickle as its name; UnreadableFile `dtype` where it is none."""
-    if type(value) is Global and value.module == "torch" and value.name in ITEM_SIZE:
-        return value.name
-    raise UnreadableFile("dtype", f"{str(value)[:80]!r} is no dtype that bnlint knows")
+def _name(dtype: object) -> str:
+    """The name of a torch.dtype; UnreadableFile `dtype` where the pickle has something else in its place."""
+    if type(dtype) is Global and dtype.module == "torch":
+        return dtype.name
+    raise UnreadableFile("dtype", f"{str(dtype)[:80]!r} stands where a dtype should")
 
 
 def _copy(
