@@ -238,13 +238,14 @@ class Tensor:
                 size = min(step, self._span - start)
                 yield Tensor(self.dtype, (size,), self.storage, offset=self.offset + start).values()
         else:
-            first, *rest = self.shape
-            step = max(1, nbytes // (item * max(prod(rest), self.stride[0])))
-            for row in range(0, first, step):
-                rows = (min(step, first - row), *rest) if step > 1 else tuple(rest)
-                stride = self.stride if step > 1 else self.stride[1:]
-                offset = self.offset + row * self.stride[0]
-                yield from Tensor(self.dtype, rows, self.storage, stride=stride, offset=offset).chunks(nbytes)
+            # Rows are cut across the widest steps, so that a row's places lie close together.
+            (widest, first), *rest = sorted(zip(self.stride, self.shape, strict=True), reverse=True)
+            rows = max(1, min(nbytes // (item * widest), first // 2))
+            for row in range(0, first, rows):
+                sizes = rest if rows == 1 else [(widest, min(rows, first - row)), *rest]
+                stride, shape = zip(*sizes, strict=True) if sizes else ((), ())
+                offset = self.offset + row * widest
+                yield from Tensor(self.dtype, shape, self.storage, stride=stride, offset=offset).chunks(nbytes)
 
     @property
     def _span(self) -> int:

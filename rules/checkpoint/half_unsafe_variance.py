@@ -12,6 +12,7 @@ from bnlint import BatchNorm, Finding, Severity, batchnorm, rule
         batchnorm(),
         batchnorm(running_var=[65504.0, 1.0, 2.0, 0.5]),
         batchnorm(running_var=[inf, 1.0, 2.0, 0.5], dtype="float16"),  # half-precision-damage says this
+        batchnorm(running_var=[inf] * 4),  # nonfinite-running-stats says this
     ],
     bad=lambda: [
         batchnorm(running_var=[98220.0, 1.0, 2.0, 0.5]),
@@ -39,7 +40,7 @@ def half_unsafe_variance(layer: BatchNorm, *, limit: float = 65504.0, warning_fr
         Wherever the model stays in float32 or bfloat16.
     """
     var = layer.running_var
-    if var is None or var.max <= limit or var.dtype == "float16":
+    if var is None or not var.max > limit or var.dtype == "float16":
         return
     large = var.where([value > limit for value in var])
     yield Finding(

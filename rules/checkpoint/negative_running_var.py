@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from math import nan
 
 from bnlint import BatchNorm, Finding, Severity, batchnorm, rule
 
@@ -10,6 +11,7 @@ from bnlint import BatchNorm, Finding, Severity, batchnorm, rule
         batchnorm(),
         batchnorm(running_var=[0.0, 1.0, 2.0, 0.5]),
         batchnorm(running_var=None),
+        batchnorm(running_var=[nan] * 4),  # nonfinite-running-stats says this
         batchnorm(running_mean=[0.0], running_var=[-0.4, 1.0]),  # not the statistics of one layer
     ],
     bad=lambda: [
@@ -45,7 +47,7 @@ def negative_running_var(
         Never.
     """
     var = layer.running_var
-    if var is None or var.min >= 0:
+    if var is None or not var.min < 0:
         return
     if layer.running_mean is not None and len(layer.running_mean) != len(var):
         return
