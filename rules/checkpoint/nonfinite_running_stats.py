@@ -38,12 +38,12 @@ def nonfinite_running_stats(layer: BatchNorm) -> Iterator[Finding]:
         `torch.empty` (ultralytics PR 14829). Diverged training. An empty batch (pytorch#1206).
 
     Fix:
-        Take the last finite checkpoint. Where only the statistics are damaged, compute them again:
-            for module in model.modules():
-                if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-                    module.reset_running_stats()
+        Take the last finite checkpoint. Where only the statistics are damaged, compute them again
+        (update_bn resets them first):
             torch.optim.swa_utils.update_bn(train_loader, model)
-        NaN in weight or bias cannot be repaired.
+        NaN in weight or bias cannot be repaired. In training, skip a batch before it reaches the model:
+            if not torch.isfinite(images).all():
+                continue
 
     When this is fine:
         Never.
