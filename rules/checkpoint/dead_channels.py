@@ -38,8 +38,8 @@ def dead_channels(
     """Channels of a BatchNorm layer had a constant input in training.
 
     Their running_var is 0 or nearly so (`at-most`), or exactly what is left of its first value 1 when
-    nothing is ever added to it: (1 - momentum) ** num_batches_tracked, and after some 965 batches
-    5.605e-45, where float32 cannot get smaller. 23 of 89 published state dicts have such channels,
+    nothing is ever added to it: (1 - momentum) ** num_batches_tracked, with momentum 0.1 from 965
+    batches on 5.605e-45, where rounding stops it. 23 of 89 published state dicts have such channels,
     3 of them whole layers: harmless as long as the input stays constant. Once it moves, by another
     precision, a resize, a new domain, eval mode multiplies it with |weight| / sqrt(eps), 316 at
     weight 1. `fraction` is the share of dead channels from which a layer is reported, `warning-from`

@@ -35,8 +35,8 @@ PLAIN = {"weight": None, "bias": None}  # affine=False
 def default_running_stats(layers: StateDict, *, caffe_layers: int = 8) -> Iterator[Finding]:
     """The running statistics of a trained BatchNorm layer are those of a new one: mean 0, variance 1.
 
-    Eval mode then does not normalise at all. A toy ResNet whose statistics were lost this way fell
-    from 100 % to 77 % of the training data; a published depth decoder had it (cleinc/bts#90).
+    Eval mode then does not normalise at all. A toy ResNet that lost its statistics this way fell from
+    100 % to 77 % accuracy; a published depth decoder had lost them too (cleinc/bts#90).
 
     That a layer was trained shows in its bias, which starts at 0; where it has none, or no layer's
     bias moved, in the real statistics of the layers beside it. weight proves nothing: torch before
