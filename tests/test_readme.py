@@ -31,12 +31,10 @@ def shown_commands() -> Iterator[tuple[str, str, str]]:
 
 
 def output_of(command: str) -> str:
-    """What a command prints to somebody who pipes it: no colour, no width of a terminal."""
+    """What a command prints in a terminal of 88 columns without colour."""
     scripts = [sysconfig.get_path("scripts"), os.path.dirname(sys.executable)]
-    environment = {
-        name: value for name, value in os.environ.items() if name not in ("COLUMNS", "FORCE_COLOR", "CLICOLOR_FORCE")
-    }
-    environment.update(NO_COLOR="1", PATH=os.pathsep.join([*scripts, os.environ["PATH"]]))
+    environment = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "CLICOLOR_FORCE")}
+    environment.update(COLUMNS="88", NO_COLOR="1", PATH=os.pathsep.join([*scripts, os.environ["PATH"]]))
     done = subprocess.run(
         ["sh", "-c", command], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
