@@ -39,7 +39,7 @@ from bnlint import Finding, Global, RawFile, Severity, rule
     ],
 )
 def unsafe_pickle(file: RawFile, *, shown: int = 3) -> Iterator[Finding]:
-    """Loading the file with pickle would run code, or import code that is not torch's.
+    """Loading the file with pickle would run code, or import more than tensors need.
 
     A pickle is a program: `torch.load(path, weights_only=False)` imports what it names and calls it
     with any arguments. bnlint runs nothing of it and reads the names in three tiers. What torch and
@@ -68,8 +68,8 @@ def unsafe_pickle(file: RawFile, *, shown: int = 3) -> Iterator[Finding]:
         calls = "calls" if any(each.called for each in found["danger"]) else "names"
         yield naming_finding(file, f"loading it with pickle {calls}", found["danger"], shown, Severity.ERROR)
     elif found["note"]:
-        told = "loading it with pickle imports code that is not torch's:"
-        yield naming_finding(file, told, found["note"], shown, Severity.INFO)
+        authors_own_first = sorted(found["note"], key=lambda each: each.module.startswith("torch."))
+        yield naming_finding(file, "loading it with pickle imports", authors_own_first, shown, Severity.INFO)
 
 
 def naming_finding(file: RawFile, told: str, globals: list[Global], shown: int, severity: Severity) -> Finding:
@@ -91,7 +91,7 @@ def naming_finding(file: RawFile, told: str, globals: list[Global], shown: int, 
 def in_words(name: Global) -> str:
     """The name as a message has it; two of the machine's own stand for what has no name."""
     if name.module == "<computed>":
-        return f"the result of a call ({name.name[:80]})"
+        return f"the result of another call ({name.name[:80]})"
     return f"copyreg extension {name.name[:80]}" if name.module == "<copyreg extension>" else str(name)[:80]
 
 
