@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# A line that starts with "# " is prose; what else starts with "#" is a setting that can be taken in as it stands.
 TEMPLATE = """\
 # What bnlint looks for in this repository. `bnlint config` shows the settings in force, `bnlint rules` the
 # rules, `bnlint explain RULE` one of them, and `bnlint schema config` the JSON Schema of this file.
@@ -21,30 +22,30 @@ extends: {preset}
 
 # From which severity on a run fails: error, warning, info, or never.
 fail-on: error
-# max-warnings: 0
+#max-warnings: 0
 
 # What findings of a rule are: off, info, warning or error; or a mapping that also sets the rule's options.
-rules: {{}}
-#   missing-num-batches-tracked: off
-#   dead-channels: {{severity: warning, fraction: 0.25}}
+rules:
+#  missing-num-batches-tracked: off
+#  dead-channels: {{severity: warning, fraction: 0.25}}
 
-# What a state dict cannot say: what your BatchNorm layers are built with, where it is not torch's default.
-# assume: {{momentum: 0.03, eps: 0.001}}
+# What a state dict cannot say: how your BatchNorm layers are built, where it is not torch's default.
+#assume: {{momentum: 0.03, eps: 0.001}}
 
 # Paths to leave out, as in .gitignore.
-# exclude: ["third_party/**"]
+#exclude: ["third_party/**"]
 
 # Other settings for some files, or for some layers of them. Each needs a reason; after the day in
 # `expires`, and once it decides nothing any more, the override itself is reported.
-# overrides:
-#   - files: ["models/legacy/*.pth"]
-#     layers: ["backbone.*"]
-#     rules: {{default-running-stats: off}}
-#     reason: converted from Caffe, statistics folded into gamma and beta
-#     expires: 2027-06-30
+#overrides:
+#  - files: ["models/legacy/*.pth"]
+#    layers: ["backbone.*"]
+#    rules: {{default-running-stats: off}}
+#    reason: converted from Caffe, statistics folded into gamma and beta
+#    expires: 2027-06-30
 
 # Your own rules. They are Python, so they run only where the command line says --allow-code.
-# rules-folder: ci/bnlint_rules
+#rules-folder: ci/bnlint_rules
 """
 
 
