@@ -86,9 +86,11 @@ def _said(finding: Finding, several: bool) -> str:
 def _fixes(report: Report) -> Iterator[str]:
     """What to do about each rule that found more than a note."""
     grave = {finding.rule: finding for finding in reversed(report.findings) if finding.gravity > Severity.INFO}
-    advice = [(rule, in_short(fix(finding, report))) for rule, finding in reversed(grave.items())]
-    told = [(rule, text) for rule, text in advice if text]
+    advice = [(rule, *in_short(fix(finding, report))) for rule, finding in reversed(grave.items())]
+    told = [(rule, prose, code) for rule, prose, code in advice if prose]
     if told:
         yield "\n**Fix**\n"
-    for rule, text in told:
-        yield f"- {markdown_code(rule)}: {markdown_text(text)}"
+    for rule, prose, code in told:
+        yield f"- {markdown_code(rule)}: {markdown_text(prose)}"
+        if code:
+            yield "\n".join(["", *(f"      {line}" for line in code), ""])

@@ -135,7 +135,10 @@ class _Text:
         if not advice:
             return
         if not self.display.verbose:
-            self.write_below(("Fix:", FIX), *running(in_short(advice)))
+            prose, code = in_short(advice)
+            self.write_below(("Fix:", FIX), *running(prose))
+            for line in code:
+                self.write_below((f"    {line}", PLAIN))
             return
         self.write_below(("Fix:", FIX))
         for line in advice.splitlines():

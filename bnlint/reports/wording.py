@@ -153,13 +153,22 @@ def fix(finding: Finding, report: Report) -> str:
     return dict(sections(rule)[1]).get("Fix", "")
 
 
-def in_short(text: str, length: int = 240) -> str:
-    """The first paragraph of a text on one line, cut after a sentence where it is longer than `length`."""
-    paragraph = " ".join(visible(word) for word in text.strip().partition("\n\n")[0].split())
-    if len(paragraph) <= length:
-        return paragraph
-    end = paragraph.rfind(". ", 0, length)
-    return paragraph if end < 0 else paragraph[: end + 1]
+def in_short(text: str, length: int = 240) -> tuple[str, list[str]]:
+    """How a text begins: its first sentences on one line, and the lines of code that belong to them.
+
+    The sentences end where the code begins, at a blank line, or after a sentence where they are longer
+    than `length`; then there is no code. Code is what is indented.
+    """
+    lines = text.strip().splitlines()
+    said = next((i for i, line in enumerate(lines) if not line.strip() or line[0] == " "), len(lines))
+    prose = " ".join(visible(word) for line in lines[:said] for word in line.split())
+    if len(prose) > length and (end := prose.rfind(". ", 0, length)) >= 0:
+        return prose[: end + 1], []
+    below = lines[said + 1 :] if said < len(lines) and not lines[said].strip() else lines[said:]
+    stop = next((i for i, line in enumerate(below) if line[:1] != " "), len(below))
+    code = below[:stop]
+    margin = min((len(line) - len(line.lstrip()) for line in code), default=0)
+    return prose, [visible(line[margin:]) for line in code]
 
 
 def distinct_layers(findings: Iterable[Finding]) -> int:
