@@ -5,12 +5,13 @@ from __future__ import annotations
 from bnlint.errors import UnreadableFile
 from bnlint.model.module import BatchNormModule, ModuleTree
 from bnlint.model.raw_file import Global
-from bnlint.model.tensor import Tensor
 from bnlint.readers.values import Instance, as_tensor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from bnlint.model.tensor import Tensor
 
 MODULE_LIMIT = 100_000
 DEPTH_LIMIT = 100
@@ -80,7 +81,7 @@ def pickled_parts(value: object) -> Parts | None:
     return Parts(
         class_.module,
         class_.name,
-        {name: each for name, value in _pairs(attributes.get("_parameters")) if (each := _parameter(value))},
+        {name: each for name, value in _pairs(attributes.get("_parameters")) if (each := as_tensor(value))},
         {name: as_tensor(value) for name, value in _pairs(attributes.get("_buffers")) if name not in skipped},
         dict(_pairs(attributes.get("_modules"))),
         attributes,
@@ -111,29 +112,6 @@ def _attributes(value: object) -> Mapping[str, object]:
 def _pairs(value: object) -> Iterator[tuple[str, object]]:
     pairs = value.items() if isinstance(value, dict) else getattr(value, "items", None) or ()
     return ((name, each) for name, each in pairs if type(name) is str)
-
-
-def _parameter(value: object) -> Tensor | None:
-    """The tensor of a parameter; before torch 1.0 that was an object, Parameter(data) with (requires_grad, ...)."""
-    tensor = as_tensor(value)
-    if tensor is not None or type(value) is not Instance:
-        return tensor
-    data, state = value.args, value.state
-    if type(state) is tuple and len(state) == 5:  # (data, gradient, hooks, requires_grad, volatile)
-        data, state = state[:1], state[3:]
-    data = as_tensor(data[0]) if type(data) is tuple and data else None
-    if data is None:
-        return None
-    requires_grad = state[0] if type(state) is tuple and state and type(state[0]) is bool else None
-    return Tensor(
-        data.dtype,
-        data.shape,
-        data.storage,
-        stride=data.stride,
-        offset=data.offset,
-        requires_grad=requires_grad,
-        parameter=True,
-    )
 
 
 # -- walking ------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 DEPTH_LIMIT = 100
 CONTAINER_LIMIT = 1_000_000
-ITEM_LIMIT = 4_000_000  # items that are looked at to tell layers from other dicts
+ITEM_LIMIT = 1_000_000  # items that are looked at to tell layers from other dicts
 NAME_LIMIT = 32 << 20  # characters in all names
 _LEAVES = ("weight", "bias", *STATISTICS)
 _SAME_MODEL = 0.8  # of a copy's keys are keys of the model that it follows
