@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from bnlint.engine import lint
 from bnlint.finding import Finding, Severity
 from bnlint.model.optimizer_mapping import only_assignment
 from bnlint.readers.opening import open_file
 from bnlint.ruleset import builtin_rules
+from bnlint.settings import Settings
 from bnlint.testing import findings_in
 
 torch = pytest.importorskip("torch")
@@ -425,3 +427,81 @@ def test_the_flag_that_assign_leaves_behind(path: str) -> None:
     torch.save(state_dict, path)
     left_behind = any("assign_to_params_buffers" in facts for facts in torch.load(path)._metadata.values())
     assert bool(found("metadata-anomaly", path)) == left_behind
+
+
+# -- the official ResNet-18 ---------------------------------------------------------------------------
+
+
+class BasicBlock(nn.Module):
+    """As in torchvision, of which only the names and the order matter here."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        if inputs != outputs:
+            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+
+
+class ResNet18(nn.Module):
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 7, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        for number, inputs in enumerate((width, width, 2 * width, 4 * width)):
+            outputs = width << number
+            blocks = nn.Sequential(BasicBlock(inputs, outputs), BasicBlock(outputs, outputs))
+            setattr(self, f"layer{number + 1}", blocks)
+        self.fc = nn.Linear(8 * width, 10)
+
+
+@pytest.fixture
+def resnet18() -> Any:
+    """A state dict that looks trained: 122 keys."""
+    torch.manual_seed(0)
+    model = ResNet18()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.3, 2.0)
+            module.num_batches_tracked.fill_(736_839)
+            nn.init.normal_(module.bias)
+    assert len(model.state_dict()) == 122
+    return model.state_dict()
+
+
+def everything_said(path: str) -> list[tuple[str, Severity, str]]:
+    file = open_file(path)
+    verdict = lint(file, builtin_rules(), Settings())
+    assert file.checkpoint is not None and not verdict.crashes
+    file.checkpoint.close()
+    return [(finding.rule, finding.gravity, finding.message) for finding in verdict.findings]
+
+
+def test_the_official_resnet18_gets_one_info_line_and_nothing_else(path: str, resnet18: Any) -> None:
+    official = {key: value for key, value in resnet18.items() if not key.endswith("num_batches_tracked")}
+    assert len(official) == 102
+    torch.save(official, path, _use_new_zipfile_serialization=False)
+    told = "20 of 20 BatchNorm layers have no num_batches_tracked: a file older than torch 0.4.1, loads fine"
+    assert everything_said(path) == [("missing-num-batches-tracked", Severity.INFO, told)]
+    ResNet18().load_state_dict(torch.load(path))
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_the_counters_of_a_resnet18_deleted_in_place_are_a_warning(path: str, resnet18: Any, legacy: bool) -> None:
+    for key in [key for key in resnet18 if key.endswith("num_batches_tracked")]:
+        del resnet18[key]
+    torch.save(resnet18, path, _use_new_zipfile_serialization=not legacy)
+    ((rule, severity, message),) = everything_said(path)
+    assert (rule, severity) == ("missing-num-batches-tracked", Severity.WARNING)
+    assert message.startswith("20 of 20 BatchNorm layers have no num_batches_tracked")
+    with pytest.raises(RuntimeError, match=r"Missing key\(s\)"):
+        ResNet18().load_state_dict(torch.load(path))
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_a_whole_resnet18_is_passed_over(path: str, resnet18: Any, legacy: bool) -> None:
+    torch.save(resnet18, path, _use_new_zipfile_serialization=not legacy)
+    assert everything_said(path) == []
