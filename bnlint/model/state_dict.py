@@ -89,7 +89,7 @@ class StateDict:
     @staticmethod
     def unwrapped(name: str) -> str:
         """A name without the wrappers before it: "module._orig_mod.conv1.weight" is "conv1.weight"."""
-        parts = name.split(".")
+        parts = name.split(".", 8)  # nobody wraps a model eight times
         wrappers = 0
         while wrappers < len(parts) - 1 and parts[wrappers] in TRANSPORT:
             wrappers += 1
