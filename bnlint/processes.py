@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bnlint.discovery import Target
     from bnlint.run import Outcome
 
-PAYS_FROM = 24  # files: starting the processes costs as much as looking at about ten of them
+PAYS_FROM = 32  # files: starting the processes costs as much as looking at about ten of them
 CHUNK = 8  # files that a process takes at a time
 
 _config: Config | None = None  # of a worker process

@@ -310,6 +310,21 @@ def test_a_users_rules_need_to_be_allowed(bnlint_) -> None:
     assert "named-bn1" not in bnlint_("rules").out
 
 
+def test_a_deprecated_rule_works_and_names_its_successor(bnlint_) -> None:
+    Path("own").mkdir()
+    Path("own/old_name.py").write_text(
+        "from bnlint import BatchNorm, Finding, Severity, rule\n"
+        "@rule(severity=Severity.INFO, good=lambda: [], bad=lambda: [], deprecated='new-name')\n"
+        "def old_name(layer: BatchNorm):\n"
+        "    'A layer.'\n"
+        "    yield Finding(layer.at(), 'seen')\n"
+    )
+    Path(".bnlint.yaml").write_text("rules-folder: own\nrules: {old-name: error}\n")
+    said = bnlint_("check", "good.safetensors", "--allow-code")
+    assert said.code == 1
+    assert said.err == "bnlint: old-name is deprecated; use new-name\n"
+
+
 def test_init_writes_what_changes_nothing(bnlint_) -> None:
     assert bnlint_("init").code == 0
     config = load_config()
@@ -481,6 +496,13 @@ def test_a_full_disk_is_said(folder: Path, words: list[str]) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(("closed", "code"), [(">&-", 1), ("2>&-", 1), (">&- 2>&-", 1), ("<&-", 1)])
+def test_closed_streams_are_no_trouble(folder: Path, closed: str, code: int) -> None:
+    command = f'exec "{sys.executable}" -m bnlint check bad.safetensors {closed}'
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (code, "")
+
+
 def test_an_interrupt_is_quiet(folder: Path) -> None:
     os.mkfifo("list")
     child = subprocess.Popen(
@@ -496,7 +518,7 @@ def test_names_that_are_no_text_reach_any_terminal(folder: Path) -> None:
     name = os.fsdecode(b"caf\xe9 \xf0\x9f\x90\x8d.safetensors")
     negative(name, "b\N{LATIN SMALL LETTER O WITH DIAERESIS}")
     for format in FORMATS:
-        done = process("check", name, "--output", format, env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"})
+        done = process("check", name, "--output", format, env={**os.environ, "PYTHONIOENCODING": "ascii:strict"})
         assert done.returncode == 1, done.stderr
         assert not done.stderr
 

@@ -267,7 +267,7 @@ def test_a_process_that_dies_is_one_clear_error(folder: Path, monkeypatch: pytes
 
 def test_several_processes_are_for_many_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "_processors", lambda: 4)
-    assert [processes.worthwhile(files) for files in (1, 23, 24, 1000)] == [1, 1, 2, 4]
+    assert [processes.worthwhile(files) for files in (1, 31, 32, 1000)] == [1, 1, 2, 4]
     monkeypatch.setattr(processes, "_processors", lambda: 1)
     assert processes.worthwhile(1000) == 1
 

@@ -119,6 +119,10 @@ def _complain(report: Report, config: Config, baseline: Baseline | None, said: A
     """Say on standard error what could not be done, and what is not right without being a finding."""
     for problem in (*report.trouble, *map(str, report.crashes)):
         complain(problem)
+    for name in sorted({*config.rules, *(config.select or ())}):
+        rule = report.rules.get(name)
+        if rule is not None and rule.deprecated is not None:
+            complain(f"{name} is deprecated{f'; use {rule.deprecated}' if rule.deprecated else ''}")
     if config.compare and not said.quiet:
         pairs = len(config.compare)
         complain(
