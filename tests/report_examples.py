@@ -12,7 +12,7 @@ from bnlint.ruleset import Rule
 FIRST, SECOND, PICKLE, SOURCE = "models/resnet50.pth", "models/ema.safetensors", "models/old.pkl", "train.py"
 
 
-@rule(severity=Severity.ERROR, good=list, bad=lambda: [batchnorm()])
+@rule(severity=Severity.ERROR, since="0.0.1", good=list, bad=lambda: [batchnorm()])
 def nan_statistics(layer: BatchNorm) -> Iterator[Finding]:
     """A running statistic is not a number.
 
@@ -37,7 +37,7 @@ def nan_statistics(layer: BatchNorm) -> Iterator[Finding]:
     yield from ()
 
 
-@rule(severity=Severity.WARNING, confidence="high", good=list, bad=lambda: [batchnorm()])
+@rule(severity=Severity.WARNING, confidence="high", since="0.0.1", good=list, bad=lambda: [batchnorm()])
 def fresh_statistics(layer: BatchNorm) -> Iterator[Finding]:
     """The running statistics are those of a new layer.
 
@@ -49,7 +49,7 @@ def fresh_statistics(layer: BatchNorm) -> Iterator[Finding]:
     yield from ()
 
 
-@rule(severity=Severity.INFO, confidence="low", good=list, bad=lambda: [batchnorm()])
+@rule(severity=Severity.INFO, confidence="low", since="0.0.1", good=list, bad=lambda: [batchnorm()])
 def silent_channels(layer: BatchNorm) -> Iterator[Finding]:
     """A channel saw a constant input.
 
@@ -59,7 +59,7 @@ def silent_channels(layer: BatchNorm) -> Iterator[Finding]:
     yield from ()
 
 
-@rule(severity=Severity.OFF, security_severity="9.3", good=list, bad=lambda: [batchnorm()])
+@rule(severity=Severity.OFF, security_severity="9.3", since="0.0.1", good=list, bad=lambda: [batchnorm()])
 def runs_code(layer: BatchNorm) -> Iterator[Finding]:
     """Loading this file runs code."""
     yield from ()

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from io import BytesIO, StringIO, TextIOWrapper
+from itertools import cycle
 from typing import Any
 from xml.etree import ElementTree
 
@@ -26,7 +27,7 @@ from bnlint import Location, RuleCrashed, Severity, UsageError
 from bnlint.fingerprint import fingerprint
 from bnlint.report import FileResult, Gate, Report
 from bnlint.reports import FORMATS, write
-from bnlint.reports.escaping import LONGEST, visible, well_formed
+from bnlint.reports.escaping import LONGEST, markdown_text, visible, well_formed
 from bnlint.ruleset import builtin_rules
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -401,7 +402,7 @@ def test_every_rule_of_bnlint_can_be_told_in_sarif() -> None:
     assert [rule["id"] for rule in told] == list(rules)
     for rule in told:
         assert f"**{rules[rule['id']].title}**" in rule["help"]["markdown"]
-        assert "*Fix*: " in rule["help"]["markdown"]
+        assert "Fix" in rule["help"]["markdown"]
 
 
 def test_only_rules_about_code_that_runs_are_a_matter_of_security() -> None:
@@ -550,8 +551,13 @@ HOSTILE = st.lists(
 ).map("".join)
 
 
-def hostile_report(names: Callable[[], str]) -> Report:
-    """A report in which every text that can come out of a file comes from an attacker."""
+def hostile_report(texts: list[str]) -> Report:
+    """A report in which every text that can come out of a file is one of an attacker's, in turn."""
+    turns = cycle(texts)
+
+    def names() -> str:
+        return next(turns)
+
     path = names()
     findings = [
         found(
@@ -585,12 +591,17 @@ def hostile_report(names: Callable[[], str]) -> Report:
 
 
 def attacked(test: Callable[[Report], None]) -> Callable[[], None]:
-    """Run a test with many hostile reports."""
+    """Run a test with many hostile reports: each weapon by itself, and mixtures of them."""
 
     @settings(max_examples=60, deadline=None)
-    @given(st.data())
-    def run(data: st.DataObject) -> None:
-        test(hostile_report(lambda: data.draw(HOSTILE)))
+    @given(st.lists(HOSTILE, min_size=1, max_size=3))
+    def mixed(texts: list[str]) -> None:
+        test(hostile_report(texts))
+
+    def run() -> None:
+        for weapon in WEAPONS:
+            test(hostile_report([weapon]))
+        mixed()
 
     run.__name__, run.__doc__ = test.__name__, test.__doc__
     return run
@@ -696,6 +707,24 @@ def test_markdown_holds_no_markup_but_its_own(report: Report) -> None:
     for token in inline:
         if token.type == "text":
             assert not re.search(r"[@#<>\\`]|://|www\.", token.content, re.IGNORECASE), token.content
+
+
+@given(st.text("`@#a _\\", max_size=20))
+def test_code_spans_of_an_advice_end_where_they_seem_to(text: str) -> None:
+    inline = MarkdownIt("commonmark").parseInline(markdown_text(text))[0].children or []
+    assert not any("@" in token.content or "#" in token.content for token in inline if token.type == "text")
+
+
+def test_neighbouring_code_spans_stay_two() -> None:
+    assert markdown_text("call `a`#1, then `b`.") == "call `a` `#1, then` `b`."
+
+
+@attacked
+def test_json_can_be_read_by_the_strictest_parser(report: Report) -> None:
+    for format in ("json", "json-lines", "sarif", "gitlab", "rdjson"):
+        text = written(report, format, verbose=True)
+        for document in text.splitlines() if format == "json-lines" else [text]:
+            json.dumps(json.loads(document, parse_constant=pytest.fail), ensure_ascii=False).encode("utf-8")
 
 
 def test_a_name_that_floods_loses_its_middle() -> None:

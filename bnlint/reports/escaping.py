@@ -85,7 +85,8 @@ def markdown_prose(text: str) -> str:
     shown = visible(text)
     if _ACTS_IN_MARKDOWN.isdisjoint(shown) and "://" not in shown and "www." not in shown.lower():
         return shown.replace("_", "\\_")
-    return markdown_code(shown)
+    words = shown.strip(" ")
+    return shown.replace(words, markdown_code(words))  # the spaces around them stay outside
 
 
 def markdown_text(text: str) -> str:

@@ -100,7 +100,7 @@ class Records:
         return {
             "path": well_formed(file.path),
             "kind": file.kind,
-            "format": file.format,
+            "format": _optional(well_formed, file.format),
             "status": file.status,
             "batchnorm_layers": file.batchnorm_layers,
             "channels": file.channels,
