@@ -1,4 +1,4 @@
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from bnlint import (
     BatchNorm,
@@ -76,29 +76,41 @@ def frozen_bn_counted_batches(file: Checkpoint, *, skipped_steps: float = 0.01) 
         training = file.training(weights) if weights.role == "model" and weights.batchnorms else None
         if training is None:
             continue
-        counts = [layer.num_batches_tracked for layer in weights.batchnorms if training.trained(layer)]
-        trained = max(counts, key=counts.count) if counts else None
         step = training.step
+        trained = usual_count(layer for layer in weights.batchnorms if training.trained(layer))
         for layer in weights.batchnorms:
             count = layer.num_batches_tracked
-            if not count or not training.froze(layer):
-                continue
-            as_steps = step is not None and (
-                count == step or (count == trained and step < count <= step * (1 + skipped_steps))
-            )
-            as_trained = step is None and count == trained
-            expected = trained if step is None else step
-            if expected and count >= 2 * expected:
-                continue  # counted before, by an earlier optimizer, or several batches make a step
-            proven = as_steps or as_trained
+            if not count or not training.froze(layer) or count >= 2 * (step or trained or count):
+                continue  # counted before, by an earlier optimizer, or several batches made a step
+            proof = shown_by(count, step, trained, skipped_steps)
             yield Finding(
                 layer.at("num_batches_tracked"),
-                f"weight and bias never got a gradient, yet the layer counted {count} batches"
-                + (f", the optimizer's {step} steps" if as_steps else "")
-                + (" like the trained layers" if as_trained else ""),
+                f"weight and bias never got a gradient, yet the layer counted {count} batches{proof}",
                 evidence={"num_batches_tracked": count, "optimizer_steps": step, "trained_layers_counted": trained},
-                unknown=averaged(layer) or (None if proven else "whether it counted them since it was frozen"),
+                unknown=averaged(layer) or (None if proof else "whether it counted them since it was frozen"),
             )
+
+
+def shown_by(count: int, step: int | None, trained: int | None, skipped_steps: float) -> str:
+    """What shows that the count is that of this training; "" where nothing does.
+
+    Under AMP the optimizer skips a step now and then, and BatchNorm does not. A count like that of the
+    trained layers proves nothing beside a known number of steps: all of them may come from before.
+    """
+    if step is None:
+        return ", like the trained layers" if count == trained else ""
+    skipped = count == trained and step < count <= step * (1 + skipped_steps)
+    return f", the optimizer's {step} steps" if count == step or skipped else ""
+
+
+def usual_count(layers: Iterable[BatchNorm]) -> int | None:
+    """What most of these layers have counted."""
+    how_often: dict[int, int] = {}
+    for layer in layers:
+        count = layer.num_batches_tracked
+        if count is not None:
+            how_often[count] = how_often.get(count, 0) + 1
+    return max(how_often, key=lambda count: how_often[count], default=None)
 
 
 def averaged(layer: BatchNorm) -> str | None:
@@ -108,18 +120,15 @@ def averaged(layer: BatchNorm) -> str | None:
     return None
 
 
-# -- a network of two layers for the examples: bn1 is frozen, conv2 and bn2 are trained ----------------
-
 SHAPES = [(4, 3, 1, 1), (4,), (4,), (6, 4, 1, 1), (4,), (4,)]
 
 
 def net(
     *, frozen: float | None, trained: float | None, optimizer: OptimizerState | None = None, block: str = ""
 ) -> Checkpoint:
-    first, second = (
-        batchnorm(f"{block}bn1", num_batches_tracked=frozen),
-        batchnorm(f"{block}bn2", num_batches_tracked=trained),
-    )
+    """conv1, bn1, conv2, bn2, of which the first two are frozen."""
+    first = batchnorm(f"{block}bn1", num_batches_tracked=frozen)
+    second = batchnorm(f"{block}bn2", num_batches_tracked=trained)
     weights: StateDict = state_dict([first, second])
     tensors = {f"{block}conv1.weight": tensor([0.1] * 12, shape=SHAPES[0])}
     tensors |= {first.key(leaf): each for leaf, each in first.tensors.items()}
