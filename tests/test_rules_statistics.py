@@ -16,6 +16,7 @@ from bnlint.finding import Finding, Severity
 from bnlint.model.batchnorm import BatchNorm
 from bnlint.model.checkpoint import Checkpoint, OptimizerState
 from bnlint.model.examples import HEALTHY, Bytes, batchnorm, checkpoint, state_dict, tensor
+from bnlint.model.module import BatchNormModule
 from bnlint.model.raw_file import RawFile
 from bnlint.model.state_dict import StateDict
 from bnlint.model.tensor import Tensor
@@ -194,6 +195,14 @@ def test_an_unused_branch_only_informs() -> None:
     branch = [layer(f"aux.{number}.bn", RESET, UNTOUCHED, num_batches_tracked=0) for number in range(2)]
     said = severities("default-running-stats", state_dict([layer("stem.bn"), layer("body.bn"), *branch]))
     assert said == {"aux.0.bn": "info", "aux.1.bn": "info"}
+    alone = layer("aux.bn", RESET, UNTOUCHED, num_batches_tracked=0)
+    assert severities("default-running-stats", state_dict([layer("stem.bn"), alone])) == {"aux.bn": "info"}
+
+
+def test_a_layer_whose_bias_is_kept_at_0_is_no_unused_branch() -> None:
+    """The neck of person re-identification: bias frozen, weight trained beyond what any torch draws."""
+    neck = layer("neck", RESET, weight=[1.3, 0.9, 1.1, 0.8], bias=[0.0] * 4, num_batches_tracked=0)
+    assert severities("default-running-stats", state_dict([layer("stem.bn"), neck])) == {"neck": "warning"}
 
 
 def test_an_untrained_model_with_the_old_initialisation_of_gamma_only_informs() -> None:
@@ -253,6 +262,13 @@ def test_one_stale_layer_of_an_average_is_found_at_that_layer() -> None:
     assert loud[0].related[0][0].layers == ("module.layer1.0.bn2",)
 
 
+def test_a_layer_of_another_width_is_not_what_an_average_follows() -> None:
+    narrow = {leaf: values[:2] for leaf, values in HEALTHY.items()}
+    live = state_dict([layer("bn1", narrow)], key="state_dict")
+    average = state_dict([layer("bn1", RESET, num_batches_tracked=0)], key="ema", role="ema")
+    assert short(judged(live, average).findings)[-1:] == [("default-running-stats", "warning", ("bn1",))]
+
+
 # -- graded findings ---------------------------------------------------------------------------------
 
 GRADES: dict[str, tuple[str, object, str]] = {
@@ -278,6 +294,19 @@ def test_a_dead_layer_is_a_warning_where_that_is_wanted() -> None:
     assert [str(each.severity) for each in from_said("dead-channels", part, warning_from=1.0)] == ["info"]
     assert from_said("dead-channels", part, fraction=0.75) == []
     assert len(from_said("dead-channels", part, fraction=0.5)) == 1
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_what_is_known_of_statistics_in_low_precision(dtype: str) -> None:
+    beside = state_dict([layer(dtype=dtype)])
+    checkpoint(beside, optimizers=[OptimizerState("optimizer", [[0]], {0: {"step": 3}})])
+    (finding,) = from_said("low-precision-stats", beside)
+    assert "beside an optimizer state" in finding.message and finding.severity == Severity.WARNING
+
+    pickled = layer(dtype=dtype, module=BatchNormModule("bn1", training=True)).state_dict
+    (finding,) = from_said("low-precision-stats", pickled)
+    assert "of a model in training mode" in finding.message
+    assert finding.certain == (dtype == "bfloat16")  # ultralytics casts a copy to float16 to save it
 
 
 # -- what a finding says -----------------------------------------------------------------------------
@@ -308,6 +337,8 @@ def test_what_was_assumed_is_said() -> None:
     )
     assert finding.certain
     (finding,) = from_said("undertrained-stats", state_dict([layer("bn1", young, PLAIN)]))
+    (rounded,) = from_said("undertrained-stats", state_dict([layer("bn1", young, dtype="bfloat16")]))
+    assert "the lowest running_var is 0.809" in rounded.message  # 0.81 in bfloat16
     assert finding.unknown == "whether the layers were trained, they have no bias"
     assert finding.severity == Severity.WARNING
 
@@ -517,6 +548,14 @@ def test_pieces_of_a_tensor_hold_each_element_once(shape: list[int], order: obje
     pieces = list(handle.chunks(limit))
     assert sorted(value for piece in pieces for value in piece) == sorted(view.flatten().tolist())
     assert max(map(len, pieces)) <= max(1, limit // 4)
+
+
+def test_pieces_of_a_tensor_whose_rows_overlap() -> None:
+    torch = pytest.importorskip("torch")
+    whole = torch.arange(16.0)
+    handle = Tensor("float32", (4, 4), Bytes(whole.numpy().tobytes()), stride=(3, 2))
+    pieces = [value for piece in handle.chunks(60) for value in piece]
+    assert sorted(pieces) == sorted(whole.as_strided((4, 4), (3, 2)).flatten().tolist())
 
 
 def test_a_tensor_of_absurd_size_in_a_small_storage_is_read_once() -> None:

@@ -13,6 +13,7 @@ from bnlint import Assumed, BatchNorm, Finding, Severity, batchnorm, rule
         batchnorm(running_var=[0.0, 1.0, 2.0, 0.5], weight=[0.0, 1.0, 1.0, 1.0]),  # nothing passes
         batchnorm(running_var=[1e-6, 1.0, 2.0, 0.5], assumed=Assumed(eps=1e-3)),
         batchnorm(running_var=[2e-4, 1.0, 2.0, 0.5], weight=[3.0, 1.0, 1.0, 1.0]),  # the data decide, not eps
+        batchnorm(running_var=[1e-6, 1.0, 2.0, 0.5], weight=[0.1, 60.0, 1.0, 1.0]),
     ],
     bad=lambda: [
         batchnorm(running_var=[1e-6, 1.0, 2.0, 0.5]),

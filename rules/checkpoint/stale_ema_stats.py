@@ -68,7 +68,7 @@ def followed(file: Checkpoint, layer: BatchNorm) -> BatchNorm | None:
     """The layer that this one is an average of, where it holds real statistics that this one lacks."""
     if layer.state_dict.role == "ema":
         wanted = layer.bare_name
-        others = [each for live in file.state_dicts if live.role != "ema" for each in live.batchnorms]
+        others = [each for live in file.state_dicts if live is not layer.state_dict for each in live.batchnorms]
         candidates = [other for other in others if other.bare_name == wanted]
     else:
         candidates = namesakes(layer)
@@ -84,11 +84,7 @@ def namesakes(layer: BatchNorm) -> list[BatchNorm]:
     rest = after_average(layer.name)
     if rest is None:
         return []
-    return [
-        other
-        for other in layer.state_dict.batchnorms
-        if f".{other.name}".endswith(f".{rest}") and after_average(other.name) is None
-    ]
+    return [other for other in layer.state_dict.batchnorms if f".{other.name}".endswith(f".{rest}")]
 
 
 def after_average(name: str) -> str | None:
