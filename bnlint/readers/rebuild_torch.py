@@ -148,9 +148,9 @@ def set_tensor_state(machine: PickleMachine, tensor: Tensor, state: object) -> N
         data = as_tensor(state[0])
         if data is not None:
             _become(tensor, data)
-        _say_requires_grad(tensor, state[3])
+        tensor.requires_grad = state[3] is True
     elif len(state) == 3:  # (requires_grad, volatile, hooks)
-        _say_requires_grad(tensor, state[0])
+        tensor.requires_grad = state[0] is True
 
 
 def tensor_view(
