@@ -71,6 +71,7 @@ class Vector(Numbers):
     dtype: str
     shape: tuple[int, ...]
     _finite: bool | None
+    _sum: float | None
     _min: float | None
     _max: float | None
 
@@ -80,7 +81,7 @@ class Vector(Numbers):
         self = super().__new__(cls, typecode, values)
         self.dtype = dtype or {"f": "float32", "d": "float64", "q": "int64"}.get(typecode, typecode)
         self.shape = (len(self),) if shape is None else tuple(shape)
-        self._finite = self._min = self._max = None
+        self._finite = self._sum = self._min = self._max = None
         return self
 
     @property
@@ -88,8 +89,15 @@ class Vector(Numbers):
         """True where no element is NaN or infinite."""
         if self._finite is None:
             # A sum is finite only if every element is; the reverse fails where float64 sums overflow.
-            self._finite = isfinite(sum(self)) or all(map(isfinite, self))
+            self._finite = isfinite(self.sum) or all(map(isfinite, self))
         return self._finite
+
+    @property
+    def sum(self) -> float:
+        """The sum of all elements, in double precision."""
+        if self._sum is None:
+            self._sum = sum(self)
+        return self._sum
 
     @property
     def min(self) -> float:
@@ -118,7 +126,7 @@ class Vector(Numbers):
     @property
     def mean(self) -> float:
         """The arithmetic mean; NaN where the vector is empty or not finite."""
-        return sum(self) / len(self) if self and self.finite else float("nan")
+        return self.sum / len(self) if self and self.finite else float("nan")
 
     @property
     def median(self) -> float:

@@ -40,7 +40,9 @@ def half_unsafe_variance(layer: BatchNorm, *, limit: float = 65504.0, warning_fr
         Wherever the model stays in float32 or bfloat16.
     """
     var = layer.running_var
-    if var is None or not var.max > limit or var.dtype == "float16":
+    if var is None or var.dtype == "float16":
+        return
+    if 0 <= var.min <= var.sum <= limit or not var.max > limit:  # none is larger than their sum
         return
     large = var.where([value > limit for value in var])
     yield Finding(
