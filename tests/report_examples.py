@@ -1,13 +1,35 @@
 """Reports to write: one run in which something of everything happened, and whatever a test makes of it."""
 
+import json
+import os
+import re
 from collections.abc import Iterator
 from io import StringIO
 from typing import Any
 
+import jsonschema
+import pytest
+
+import bnlint
 from bnlint import BatchNorm, Finding, Location, RuleCrashed, Severity, batchnorm, rule
 from bnlint.report import FileResult, Gate, Report
 from bnlint.reports import write
 from bnlint.ruleset import Rule
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+SPEAKS_TO_PEOPLE = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "COLUMNS", "TERM", "COLORTERM")
+SPEAKS_TO_GITHUB = ("GITHUB_STEP_SUMMARY", "GITHUB_WORKSPACE")
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+with open(
+    os.path.join(os.path.dirname(bnlint.__file__), "schemas", "report.schema.json"), encoding="utf-8"
+) as published:
+    SCHEMA = json.load(published)
+REPORT_SCHEMA = jsonschema.Draft202012Validator(SCHEMA)
+LINE_SCHEMA = jsonschema.Draft202012Validator({"$ref": "#/$defs/line", "$defs": SCHEMA["$defs"]})
+
+with open(os.path.join(HERE, "data", "sarif-2.1.0.schema.json"), encoding="utf-8") as official:
+    SARIF_SCHEMA = jsonschema.Draft4Validator(json.load(official))
 
 FIRST, SECOND, PICKLE, SOURCE = "models/resnet50.pth", "models/ema.safetensors", "models/old.pkl", "train.py"
 
@@ -166,3 +188,21 @@ def written(report: Report, format: str, **options: Any) -> str:
     stream = StringIO()
     write(report, format, stream, **options)
     return stream.getvalue()
+
+
+def one_finding(severity: Severity = Severity.ERROR, **options: Any) -> Report:
+    finding = found("nan-statistics", severity, "running_mean is NaN", where=at("a.pth", "bn1"))
+    return Report([FileResult("a.pth", batchnorm_layers=1, channels=8)], [finding], rules=RULES, **options)
+
+
+def sarif_of(report: Report, **options: Any) -> Any:
+    log = json.loads(written(report, "sarif", **options))
+    SARIF_SCHEMA.validate(log)
+    return log["runs"][0]
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the surroundings say of colour, width and GitHub is not said in tests; import this to have it so."""
+    for name in (*SPEAKS_TO_PEOPLE, *SPEAKS_TO_GITHUB):
+        monkeypatch.delenv(name, raising=False)
