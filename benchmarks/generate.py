@@ -1,6 +1,6 @@
 """Write the checkpoints that the benchmark measures: `python benchmarks/generate.py FOLDER [NAME...]`.
 
-Needs torch. The convolutions are zeros (nobody here looks at them), the BatchNorm layers are healthy.
+Needs torch, and as much memory as the largest file. Everything in the files is healthy: plausible random numbers.
 Beside each NAME.pth lies NAME.json with what a reader has to read of it.
 """
 
@@ -35,7 +35,8 @@ def state_dict(channels: list[int], size: int) -> OrderedDict[str, torch.Tensor]
     filling = max(0, size - batchnorm_bytes) // 4 // len(channels)
     made = OrderedDict()
     for number, count in enumerate(channels):
-        made[f"layer{number}.conv.weight"] = torch.zeros(count, max(1, filling // count), 1, 1)
+        inputs = max(1, filling // count)
+        made[f"layer{number}.conv.weight"] = torch.randn(count, inputs, 1, 1).mul_((2 / inputs) ** 0.5)
         made[f"layer{number}.bn.weight"] = 0.5 + torch.rand(count)
         made[f"layer{number}.bn.bias"] = 0.1 * torch.randn(count)
         made[f"layer{number}.bn.running_mean"] = torch.randn(count)
