@@ -1,0 +1,147 @@
+"""Two things side by side: a checkpoint and its reference, and one layer before and after."""
+
+from __future__ import annotations
+
+from bnlint.finding import Location
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from bnlint.model.batchnorm import BatchNorm
+    from bnlint.model.key_plan import KeyPlan
+    from bnlint.model.state_dict import StateDict
+
+
+class Pair:
+    """A checkpoint M (`after`) beside its reference R (`before`).
+
+    `kind` says what the reference is: "checkpoint", "contract" (a key contract: names, shapes, dtypes)
+    or "model" (built on the meta device). Drift points from R, the older, to M, the newer. Keys point
+    where something would be loaded: a checkpoint M into a contract or model R; of two checkpoints, R
+    (pretrained) into M's keys. So `source` is what is loaded and `target` what it is loaded into, and
+    `plan` maps source keys to target keys. `changes` are the BatchNorm layers that both sides have.
+    `shallow` is True where only keys and BatchNorm tensors were read, so that nobody knows whether
+    other weights are equal. `same_elsewhere` counts, of the other floating tensors that both have, those
+    with equal bytes (None where that was not read), `other_tensors` how many there are.
+    `declared_different` is True where the configuration says that these two are not the same network.
+    """
+
+    __slots__ = (
+        "after",
+        "before",
+        "changes",
+        "declared_different",
+        "kind",
+        "other_tensors",
+        "plan",
+        "same_elsewhere",
+        "shallow",
+    )
+
+    def __init__(
+        self,
+        before: StateDict,
+        after: StateDict,
+        plan: KeyPlan,
+        *,
+        kind: str = "checkpoint",
+        changes: Sequence[Change] = (),
+        shallow: bool = False,
+        same_elsewhere: int | None = None,
+        other_tensors: int = 0,
+        declared_different: bool = False,
+    ) -> None:
+        self.before = before
+        self.after = after
+        self.plan = plan
+        self.kind = kind
+        self.changes = list(changes)
+        for change in self.changes:
+            change.pair = self
+        self.shallow = shallow
+        self.same_elsewhere = same_elsewhere
+        self.other_tensors = other_tensors
+        self.declared_different = declared_different
+
+    @property
+    def source(self) -> StateDict:
+        """What is loaded."""
+        return self.before if self.kind == "checkpoint" else self.after
+
+    @property
+    def target(self) -> StateDict:
+        """What it is loaded into."""
+        return self.after if self.kind == "checkpoint" else self.before
+
+    def at(self, layers: Sequence[str] = (), tensors: Sequence[str] = ()) -> Location:
+        """Layers or tensors of the checkpoint as a place; none named is the pair as a whole."""
+        return Location(layers, tensors, self.after.key)
+
+    def subjects(self) -> Iterator[object]:
+        """The pair and the layers of both."""
+        yield self
+        yield from self.changes
+
+
+class Change:
+    """One BatchNorm layer before (in R) and after (in M).
+
+    `preceding_same` says whether the weight of the convolution or linear layer before it is equal bit
+    for bit; None where there is none, or it was not read.
+    """
+
+    __slots__ = ("after", "before", "pair", "preceding_same")
+
+    def __init__(self, before: BatchNorm, after: BatchNorm, *, preceding_same: bool | None = None) -> None:
+        self.before = before
+        self.after = after
+        self.preceding_same = preceding_same
+        self.pair: Pair | None = None
+
+    @property
+    def name(self) -> str:
+        """The layer's name in the checkpoint."""
+        return self.after.name
+
+    def at(self, *leaves: str) -> Location:
+        """The layer in the checkpoint as a place."""
+        return self.after.at(*leaves)
+
+    @property
+    def affine_same(self) -> bool:
+        """True where weight and bias are equal bit for bit (or both sides have none)."""
+        return _same(self.before.weight, self.after.weight) and _same(self.before.bias, self.after.bias)
+
+    @property
+    def stats_same(self) -> bool:
+        """True where running_mean and running_var are equal bit for bit."""
+        return _same(self.before.running_mean, self.after.running_mean) and _same(
+            self.before.running_var, self.after.running_var
+        )
+
+    @property
+    def batches(self) -> int | None:
+        """How many batches were counted from R to M; None where either side does not say."""
+        before, after = self.before.num_batches_tracked, self.after.num_batches_tracked
+        return None if before is None or after is None else after - before
+
+    @property
+    def mean_shift(self) -> float:
+        """The largest |running_mean after - before| in standard deviations of the channel before.
+
+        The deviation is sqrt(running_var + eps) of R. NaN where a side lacks statistics, they are not
+        finite, or the lengths differ.
+        """
+        raise NotImplementedError
+
+    @property
+    def var_ratio(self) -> tuple[float, float]:
+        """The smallest and the largest (running_var + eps) after / before; NaN as for `mean_shift`."""
+        raise NotImplementedError
+
+
+def _same(before: object, after: object) -> bool:
+    if before is None or after is None:
+        return before is after
+    return bytes(before) == bytes(after)  # type: ignore[call-overload,no-any-return]
