@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import nan, sqrt
+
 from bnlint.finding import Location
 
 TYPE_CHECKING = False
@@ -131,14 +133,47 @@ class Change:
         """The largest |running_mean after - before| in standard deviations of the channel before.
 
         The deviation is sqrt(running_var + eps) of R. NaN where a side lacks statistics, they are not
-        finite, or the lengths differ.
+        finite, negative, or of other lengths.
         """
-        raise NotImplementedError
+        if not self.comparable:
+            return nan
+        eps = self.before.eps
+        shifts = (
+            abs(after - before) / sqrt(var + eps)
+            for before, after, var in zip(
+                self.before.running_mean or (),
+                self.after.running_mean or (),
+                self.before.running_var or (),
+                strict=True,
+            )
+        )
+        return max(shifts, default=0.0)
 
     @property
     def var_ratio(self) -> tuple[float, float]:
         """The smallest and the largest (running_var + eps) after / before; NaN as for `mean_shift`."""
-        raise NotImplementedError
+        if not self.comparable or not self.channels:
+            return nan, nan
+        eps = self.before.eps
+        ratios = [
+            (after + eps) / (before + eps)
+            for before, after in zip(self.before.running_var or (), self.after.running_var or (), strict=True)
+        ]
+        return min(ratios), max(ratios)
+
+    @property
+    def channels(self) -> int:
+        """How many channels the layer has in the checkpoint."""
+        return self.after.channels
+
+    @property
+    def comparable(self) -> bool:
+        """True where both sides have finite statistics of one length and no negative variance."""
+        sides = (self.before, self.after)
+        return all(side.real_stats or side.default_stats for side in sides) and (
+            len({len(vector) for side in sides for vector in (side.running_mean or (), side.running_var or ())}) == 1
+            and all(side.running_var is None or side.running_var.min >= 0 for side in sides)
+        )
 
 
 def _same(before: object, after: object) -> bool:
