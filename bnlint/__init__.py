@@ -26,10 +26,15 @@ if TYPE_CHECKING:
     from bnlint.model.checkpoint import OptimizerState as OptimizerState
     from bnlint.model.examples import batchnorm as batchnorm
     from bnlint.model.examples import checkpoint as checkpoint
+    from bnlint.model.examples import pair as pair
     from bnlint.model.examples import state_dict as state_dict
     from bnlint.model.examples import tensor as tensor
+    from bnlint.model.key_plan import KeyPlan as KeyPlan
+    from bnlint.model.key_plan import PrefixChange as PrefixChange
     from bnlint.model.module import BatchNormModule as BatchNormModule
     from bnlint.model.module import ModuleTree as ModuleTree
+    from bnlint.model.pair import Change as Change
+    from bnlint.model.pair import Pair as Pair
     from bnlint.model.raw_file import Global as Global
     from bnlint.model.raw_file import RawFile as RawFile
     from bnlint.model.state_dict import Assumed as Assumed
@@ -46,8 +51,10 @@ _HOME = {
     "finding": ("Finding", "Location", "Severity"),
     "model.batchnorm": ("BatchNorm",),
     "model.checkpoint": ("Checkpoint", "OptimizerState"),
-    "model.examples": ("batchnorm", "checkpoint", "state_dict", "tensor"),
+    "model.examples": ("batchnorm", "checkpoint", "pair", "state_dict", "tensor"),
+    "model.key_plan": ("KeyPlan", "PrefixChange"),
     "model.module": ("BatchNormModule", "ModuleTree"),
+    "model.pair": ("Change", "Pair"),
     "model.raw_file": ("Global", "RawFile"),
     "model.state_dict": ("Assumed", "StateDict"),
     "model.tensor": ("Tensor", "Vector"),

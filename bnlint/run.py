@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from bnlint.baseline import Baseline
     from bnlint.config import Config
     from bnlint.discovery import Target
+    from bnlint.engine import Verdict
     from bnlint.finding import Finding
     from bnlint.model.batchnorm import BatchNorm
     from bnlint.model.raw_file import RawFile
-    from bnlint.settings import Override
+    from bnlint.settings import Comparison, Override, Settings
 
     Watch = Callable[[Iterable["Outcome"], int], Iterator["Outcome"]]
 
@@ -28,14 +29,16 @@ class Outcome:
     """What came of one file. It travels between processes, so overrides are numbers here.
 
     `result` is None for a file that is not to be mentioned, or that could not be looked at at all:
-    then `trouble` says why. `families` are those whose rules looked at it; `met` and `used` number the
-    overrides that are about it, and those that decided about a finding.
+    then `trouble` says why. `pairs` are the rows of what it was compared with. `families` are those whose
+    rules looked at it; `met` and `used` number the overrides that are about it, and those that decided
+    about a finding.
     """
 
-    __slots__ = ("crashes", "families", "findings", "met", "result", "suppressed", "trouble", "used")
+    __slots__ = ("crashes", "families", "findings", "met", "pairs", "result", "suppressed", "trouble", "used")
 
     def __init__(self, result: FileResult | None = None) -> None:
         self.result = result
+        self.pairs: list[FileResult] = []
         self.findings: list[Finding] = []
         self.suppressed: list[tuple[Finding, int]] = []
         self.crashes: list[tuple[str, str, str]] = []
@@ -130,19 +133,40 @@ def _look_at_checkpoint(target: Target, config: Config) -> Outcome:
     try:
         if _is_unmentioned(raw):
             return Outcome()
+        outcome = Outcome()
         families = _families(raw)
-        verdict = lint(raw, config.rulebook.ruleset(families), settings)
-        outcome = Outcome(_result(raw))
+        _hear(lint(raw, config.rulebook.ruleset(families), settings), families, outcome)
+        outcome.result = _result(raw)
+        for comparison in config.comparisons(target.path):
+            _compare(raw, comparison, config, settings, outcome)
     finally:
         if raw.checkpoint is not None:
             raw.checkpoint.close()
-    outcome.families = families
-    outcome.findings = sorted(verdict.findings, key=lambda finding: -finding.gravity)
-    outcome.suppressed = [(finding, override.number) for finding, override in verdict.suppressed]
-    outcome.crashes = [(crash.rule, crash.where, str(crash)) for crash in verdict.crashes]
     outcome.met = [override.number for override in settings.overrides]
     outcome.used = [override.number for override in settings.overrides if override.used]
     return outcome
+
+
+def _compare(raw: RawFile, comparison: Comparison, config: Config, settings: Settings, outcome: Outcome) -> None:
+    """Let the rules look at a checkpoint beside what it is compared with."""
+    from bnlint.comparing import FAMILIES, compare
+
+    try:
+        compared = compare(raw, comparison, config.rulebook.ruleset(FAMILIES), settings)
+    except UsageError as problem:
+        outcome.trouble = str(problem)
+        return
+    if compared is not None:
+        outcome.pairs.append(compared.result)
+        _hear(compared.verdict, FAMILIES, outcome)
+
+
+def _hear(verdict: Verdict, families: tuple[str, ...], outcome: Outcome) -> None:
+    """Take in what the rules of some families say."""
+    outcome.families += families
+    outcome.findings += sorted(verdict.findings, key=lambda finding: -finding.gravity)
+    outcome.suppressed += [(finding, override.number) for finding, override in verdict.suppressed]
+    outcome.crashes += [(crash.rule, crash.where, str(crash)) for crash in verdict.crashes]
 
 
 def _is_unmentioned(raw: RawFile) -> bool:
@@ -182,7 +206,8 @@ def _take(outcome: Outcome, report: Report, overrides: Sequence[Override], judge
     """Put what came of one file into the report."""
     if outcome.result is not None:
         report.files.append(outcome.result)
-    if outcome.trouble is not None:
+    report.files += outcome.pairs
+    if outcome.trouble is not None and outcome.trouble not in report.trouble:
         report.trouble.append(outcome.trouble)
     report.findings += outcome.findings
     report.suppressed += [(finding, overrides[number].reason) for finding, number in outcome.suppressed]

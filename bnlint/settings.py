@@ -91,6 +91,35 @@ class Override:
         return any(fnmatchcase(layer, pattern) for pattern in self.layers)
 
 
+class Comparison:
+    """A pair that the user wants looked at: the checkpoints that `checkpoint` names, each against `reference`.
+
+    `checkpoint` is a path, or a pattern as in .gitignore; "" is every checkpoint of the run. `rename` maps
+    regular expressions to what stands in place of them in the names of what is loaded. `different` is True
+    where the two are not the same network and are known not to be; `shallow` reads keys and BatchNorm only.
+    `place` says where the user asked for it: ".bnlint.yaml:12:5", or "--reference".
+    """
+
+    __slots__ = ("checkpoint", "different", "place", "reference", "rename", "shallow")
+
+    def __init__(
+        self,
+        reference: str,
+        checkpoint: str = "",
+        *,
+        rename: Mapping[str, str] | None = None,
+        different: bool = False,
+        shallow: bool = False,
+        place: str = "--reference",
+    ) -> None:
+        self.reference = reference
+        self.checkpoint = checkpoint
+        self.rename: Mapping[str, str] = rename or {}
+        self.different = different
+        self.shallow = shallow
+        self.place = place
+
+
 class Settings:
     """What the user wants, for one file.
 

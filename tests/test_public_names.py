@@ -6,9 +6,9 @@ import sys
 import bnlint
 
 PUBLIC = """
-Assumed BatchNorm BatchNormModule BnlintError Checkpoint ConfigError Finding Global Location ModuleTree
-OptimizerState RawFile Report Rule RuleCrashed RuleError Severity StateDict Tensor UnreadableFile UsageError
-Vector batchnorm check checkpoint open_checkpoint rule state_dict tensor
+Assumed BatchNorm BatchNormModule BnlintError Change Checkpoint ConfigError Finding Global KeyPlan Location
+ModuleTree OptimizerState Pair PrefixChange RawFile Report Rule RuleCrashed RuleError Severity StateDict Tensor
+UnreadableFile UsageError Vector batchnorm check checkpoint open_checkpoint pair rule state_dict tensor
 """.split()
 
 

@@ -34,6 +34,8 @@ def main(argv: Sequence[str]) -> int:
             expect_writable(output.path, said.force)
     baseline = _baseline(said)
     config = _config(said)
+    if said.reference is not None:
+        _expect_reference(said.reference)
     report = run(
         _paths(said),
         config,
@@ -75,7 +77,19 @@ def _config(said: Arguments) -> Config:
         deep=said.deep,
         preview=said.preview,
         allow_code=said.allow_code,
+        reference=said.reference,
+        shallow=said.shallow,
     )
+
+
+def _expect_reference(path: str) -> None:
+    """UsageError where there is nothing to compare with: better said before the work than after it."""
+    from bnlint.comparing import expect_reference
+
+    try:
+        expect_reference(path)
+    except UsageError as problem:
+        raise UsageError(f"--reference: {problem}") from None
 
 
 def _names(words: Sequence[str]) -> list[str]:
@@ -123,12 +137,6 @@ def _complain(report: Report, config: Config, baseline: Baseline | None, said: A
         rule = report.rules.get(name)
         if rule is not None and rule.deprecated is not None:
             complain(f"{name} is deprecated{f'; use {rule.deprecated}' if rule.deprecated else ''}")
-    if config.compare and not said.quiet:
-        pairs = len(config.compare)
-        complain(
-            f"{config.origins['compare']}: compare: this version does not compare checkpoints yet;"
-            f" {pairs} pair{'s' if pairs > 1 else ''} not looked at"
-        )
     if baseline is not None and baseline.stale:
         _complain_about_stale(baseline, said)
 

@@ -22,6 +22,8 @@ class Arguments:
         self.ignore: list[str] = []
         self.severity: list[str] = []
         self.key: str | None = None
+        self.reference: str | None = None
+        self.shallow = False
         self.momentum: float | None = None
         self.eps: float | None = None
         self.deep = False
@@ -106,6 +108,19 @@ def _parser() -> Parser:
     add("--allow-empty", action="store_true", help="a folder or pattern that holds nothing to check is fine")
     add("--momentum", type=float, metavar="X", help="the momentum of the layers, where a state dict cannot say it")
     add("--eps", type=float, metavar="X", help="the eps of the layers, where a state dict cannot say it")
+
+    add = parser.add_argument_group("what to compare it with").add_argument
+    add(
+        "--reference",
+        metavar="FILE",
+        help="also compare each checkpoint with FILE, which came before: an older checkpoint, the pretrained one,"
+        " or a key contract",
+    )
+    add(
+        "--shallow",
+        action="store_true",
+        help="compare keys and BatchNorm only; without it, every weight of both is read",
+    )
 
     add = parser.add_argument_group("rules").add_argument
     add("--config", metavar="FILE", help="use this configuration instead of the one found from here")

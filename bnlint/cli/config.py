@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from bnlint.config import Config
-    from bnlint.settings import Override, RuleSetting
+    from bnlint.settings import Comparison, Override, RuleSetting
 
 DEFAULT = "default"
 
@@ -52,7 +52,7 @@ def _settings(config: Config) -> Iterator[tuple[str, object, str]]:
         "assume.momentum": config.assumed.momentum,
         "assume.eps": config.assumed.eps,
         "exclude": config.exclude,
-        "compare": config.compare,
+        "compare": [_comparison(each) for each in config.compare],
         "rules-folder": config.rulebook.folder,
     }
     for name, said in sorted(config.rules.items()):
@@ -72,6 +72,17 @@ def _override(override: Override) -> dict[str, object]:
         "rules": {name: _setting(setting) for name, setting in override.rules.items()},
         "expires": override.expires,
         "reason": override.reason,
+    }
+    return {name: value for name, value in said.items() if value}
+
+
+def _comparison(comparison: Comparison) -> dict[str, object]:
+    said: dict[str, object] = {
+        "checkpoint": comparison.checkpoint,
+        "reference": comparison.reference,
+        "rename": dict(comparison.rename),
+        "different": comparison.different,
+        "shallow": comparison.shallow,
     }
     return {name: value for name, value in said.items() if value}
 

@@ -10,7 +10,7 @@ from bnlint.finding import Severity
 from bnlint.fingerprint import relative_path
 from bnlint.model.state_dict import Assumed
 from bnlint.rulebook import Rulebook
-from bnlint.settings import NOTHING_SAID, Override, RuleSetting, Settings
+from bnlint.settings import NOTHING_SAID, Comparison, Override, RuleSetting, Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ class Config:
     `path` is the file it was read from, None where there is none; `root` the folder that its patterns
     and every fingerprint are relative to. `origins` says for each value that is not a default where it
     was said: "rules.dead-channels.severity" -> ".bnlint.yaml:4:3". `fail_on` is the severity that fails a
-    run (None: none does), `exclude` the patterns of paths to leave out, `compare` the pairs of
-    checkpoints that the configuration names.
+    run (None: none does), `exclude` the patterns of paths to leave out, `compare` the pairs that the
+    configuration and the command line name.
     """
 
     __slots__ = (
@@ -61,7 +61,7 @@ class Config:
         self.rules: dict[str, RuleSetting] = {}
         self.overrides: list[Override] = []
         self.exclude: list[str] = []
-        self.compare: list[dict[str, object]] = []
+        self.compare: list[Comparison] = []
         self.assumed = Assumed()
         self.fail_on: Severity | None = Severity.ERROR
         self.max_warnings: int | None = None
@@ -90,6 +90,10 @@ class Config:
                 preview=self.preview,
             )
         return self._settings[numbers]
+
+    def comparisons(self, path: str) -> list[Comparison]:
+        """What to compare a checkpoint with: each comparison whose checkpoint this is."""
+        return [each for each in self.compare if not each.checkpoint or self._matches((each.checkpoint,), path)]
 
     def excludes(self, path: str, folder: bool = False) -> bool:
         """True for a file, or a folder with all that is in it, that the configuration leaves out."""
@@ -120,6 +124,8 @@ def load_config(
     deep: bool = False,
     preview: bool = False,
     allow_code: bool = False,
+    reference: str | None = None,
+    shallow: bool = False,
 ) -> Config:
     """The configuration in force: that of `path`, or the one found from the working directory.
 
@@ -134,6 +140,7 @@ def load_config(
     config.key, config.deep, config.preview = key, deep, preview
     _say(config, select, ignore, severity or {}, fail_on, max_warnings)
     _assume(config, momentum, eps)
+    _compare(config, reference, shallow)
     return config
 
 
@@ -191,7 +198,10 @@ def _merge(config: Config, node: Node) -> None:
             override.number = len(config.overrides)
             config.overrides.append(override)
     if "compare" in said:
-        config.compare += sections.comparisons(said["compare"])
+        folder = os.path.dirname(said["compare"].place.file)
+        for comparison in sections.comparisons(said["compare"]):
+            comparison.reference = os.path.join(folder, comparison.reference)
+            config.compare.append(comparison)
         config.origins["compare"] = str(said["compare"].key)
 
 
@@ -262,6 +272,17 @@ def _assume(config: Config, momentum: float | None, eps: float | None) -> None:
                 raise UsageError(f"--{name} lies between 0 and 1, not at {value}")
             config.assumed = _assumed(config.assumed, **{name: value})
             config.origins[f"assume.{name}"] = COMMAND_LINE
+
+
+def _compare(config: Config, reference: str | None, shallow: bool) -> None:
+    """Compare every checkpoint with `reference`; `shallow` holds for the configuration's pairs too."""
+    for comparison in config.compare:
+        comparison.shallow = comparison.shallow or shallow
+    if reference is not None:
+        config.compare.append(Comparison(reference, shallow=shallow))
+        config.origins["compare"] = COMMAND_LINE
+    elif shallow and not config.compare:
+        raise UsageError("--shallow: there is nothing to compare; name a reference with --reference FILE")
 
 
 def _assumed(before: Assumed, momentum: float | None = None, eps: float | None = None) -> Assumed:

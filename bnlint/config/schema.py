@@ -73,9 +73,19 @@ def _override() -> Schema:
 
 def _comparison() -> Schema:
     renames: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
-    text: Schema = {"type": "string"}
+    flag: Schema = {"type": "boolean"}
     return {
-        **_mapping({"checkpoint": text, "reference": text, "rename": renames}),
+        **_mapping(
+            {
+                "checkpoint": _described({"type": "string"}, "A path or pattern, as in .gitignore."),
+                "reference": _described({"type": "string"}, "What came before: a checkpoint or a key contract."),
+                "rename": _described(
+                    renames, "Regular expressions in names of what is loaded, and what replaces them."
+                ),
+                "different": _described(flag, "These two are not the same network, and need not match."),
+                "shallow": _described(flag, "Compare keys and BatchNorm only, not every weight."),
+            }
+        ),
         "required": ["checkpoint", "reference"],
     }
 

@@ -7,7 +7,7 @@ import sys
 from bnlint.config.file import Node, Place
 from bnlint.finding import Severity
 from bnlint.nearest import did_you_mean
-from bnlint.settings import Override, RuleSetting
+from bnlint.settings import Comparison, Override, RuleSetting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ KEYS = (
 GATES = ("error", "warning", "info", "never")
 ASSUMED = ("momentum", "eps")
 OVERRIDE_KEYS = ("files", "layers", "rules", "reason", "expires")
-COMPARE_KEYS = ("checkpoint", "reference", "rename")
+COMPARE_KEYS = ("checkpoint", "reference", "rename", "different", "shallow")
 
 
 # -- sections ---------------------------------------------------------------------------------------
@@ -166,20 +166,24 @@ def _pattern(node: Node, what: str) -> str:
     return said
 
 
-def comparisons(node: Node) -> list[dict[str, object]]:
+def comparisons(node: Node) -> list[Comparison]:
     """The pairs of `compare`: checkpoint, reference, and how names of the one become those of the other."""
     return [_comparison(each) for each in items(node, "compare")]
 
 
-def _comparison(node: Node) -> dict[str, object]:
+def _comparison(node: Node) -> Comparison:
     said = entries(node, "compare", COMPARE_KEYS)
     for wanted in ("checkpoint", "reference"):
         if wanted not in said:
             raise node.place.error(f"a comparison needs {wanted}")
-    pair: dict[str, object] = {name: text(said[name], f"compare.{name}") for name in ("checkpoint", "reference")}
-    if "rename" in said:
-        pair["rename"] = _renames(said["rename"])
-    return pair
+    return Comparison(
+        text(said["reference"], "compare.reference"),
+        _pattern(said["checkpoint"], "compare.checkpoint"),
+        rename=_renames(said["rename"]) if "rename" in said else None,
+        different="different" in said and truth(said["different"], "compare.different"),
+        shallow="shallow" in said and truth(said["shallow"], "compare.shallow"),
+        place=f"{said['reference'].place}: compare",
+    )
 
 
 def _renames(node: Node) -> dict[str, str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from bnlint.model.batchnorm import COUNTER, VECTORS, BatchNorm
 from bnlint.model.checkpoint import Checkpoint, OptimizerState
+from bnlint.model.key_plan import KeyPlan
 from bnlint.model.module import BatchNormModule, ModuleTree
+from bnlint.model.pair import Change, Pair
 from bnlint.model.state_dict import Assumed, StateDict
 from bnlint.model.tensor import Tensor, Vector, decode
 
@@ -112,3 +114,51 @@ def checkpoint(
 ) -> Checkpoint:
     """A checkpoint of these state dicts."""
     return Checkpoint(format, state_dicts, optimizers=optimizers, module_trees=module_trees, scalars=scalars)
+
+
+def pair(
+    before: StateDict,
+    after: StateDict,
+    *,
+    kind: str = "checkpoint",
+    plan: KeyPlan | None = None,
+    preceding_same: bool | None = None,
+    same_elsewhere: int | None = 0,
+    other_tensors: int = 0,
+    declared_different: bool = False,
+) -> Pair:
+    """A checkpoint `after` beside its reference, whose keys are matched by name where no plan is given.
+
+    `same_elsewhere` of `other_tensors` weights are equal; None is a pair of which only BatchNorm was read.
+    """
+    source, target = (before, after) if kind == "checkpoint" else (after, before)
+    return Pair(
+        before,
+        after,
+        plan or _by_name(source.tensors, target.tensors),
+        kind=kind,
+        changes=[
+            Change(earlier, layer, preceding_same=preceding_same)
+            for layer in after.batchnorms
+            if (earlier := before.batchnorm(layer.name)) is not None
+        ],
+        shallow=same_elsewhere is None,
+        same_elsewhere=same_elsewhere,
+        other_tensors=other_tensors,
+        declared_different=declared_different,
+    )
+
+
+def _by_name(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> KeyPlan:
+    """The keys that have one name on both sides; the counters that only one side has are told apart."""
+    both = [key for key in source if key in target]
+    missing = [key for key in target if key not in source]
+    unexpected = [key for key in source if key not in target]
+    return KeyPlan(
+        {key: key for key in both if source[key].shape == target[key].shape},
+        missing=[key for key in missing if not key.endswith(COUNTER)],
+        unexpected=[key for key in unexpected if not key.endswith(COUNTER)],
+        missing_counters=[key for key in missing if key.endswith(COUNTER)],
+        unexpected_counters=[key for key in unexpected if key.endswith(COUNTER)],
+        reshaped=[(key, key) for key in both if source[key].shape != target[key].shape],
+    )

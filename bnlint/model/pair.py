@@ -5,8 +5,12 @@ from __future__ import annotations
 from math import nan, sqrt
 
 from bnlint.finding import Location
+from bnlint.model.digest import same_numbers
+from bnlint.model.heads import head_of
 
 TYPE_CHECKING = False
+AFFINE = ("weight", "bias")
+STATISTICS = ("running_mean", "running_var")
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -30,6 +34,7 @@ class Pair:
     """
 
     __slots__ = (
+        "_heads",
         "after",
         "before",
         "changes",
@@ -65,6 +70,7 @@ class Pair:
         self.same_elsewhere = same_elsewhere
         self.other_tensors = other_tensors
         self.declared_different = declared_different
+        self._heads: tuple[frozenset[str], frozenset[str]] | None = None
 
     @property
     def source(self) -> StateDict:
@@ -75,6 +81,44 @@ class Pair:
     def target(self) -> StateDict:
         """What it is loaded into."""
         return self.after if self.kind == "checkpoint" else self.before
+
+    @property
+    def into_checkpoint(self) -> bool:
+        """True for two checkpoints: nothing is loaded here and now, it was, or will be."""
+        return self.kind == "checkpoint"
+
+    @property
+    def source_head(self) -> frozenset[str]:
+        """The source keys of its head: the classifier at its end, which a new task replaces."""
+        return self._both_heads()[0]
+
+    @property
+    def target_head(self) -> frozenset[str]:
+        """The target keys of its head."""
+        return self._both_heads()[1]
+
+    def _both_heads(self) -> tuple[frozenset[str], frozenset[str]]:
+        if self._heads is None:
+            self._heads = head_of(self.source.tensors), head_of(self.target.tensors)
+        return self._heads
+
+    @property
+    def same_weights(self) -> bool | None:
+        """True where every weight that both sides have is equal bit for bit, BatchNorm's weight and bias included.
+
+        False where one is not; None where not all of them were read.
+        """
+        if not all(change.affine_same for change in self.changes):
+            return False
+        return None if self.same_elsewhere is None else self.same_elsewhere == self.other_tensors
+
+    @property
+    def verdicts(self) -> dict[str, list[Change]]:
+        """The layers by what became of them (`Change.verdict`), the words in the order of the layers."""
+        found: dict[str, list[Change]] = {}
+        for change in self.changes:
+            found.setdefault(change.verdict, []).append(change)
+        return found
 
     def at(self, layers: Sequence[str] = (), tensors: Sequence[str] = ()) -> Location:
         """Layers or tensors of the checkpoint as a place; none named is the pair as a whole."""
@@ -111,16 +155,66 @@ class Change:
         return self.after.at(*leaves)
 
     @property
+    def affine(self) -> bool:
+        """True where the layer has a weight or a bias."""
+        return not {"weight", "bias"}.isdisjoint(self.after.tensors)
+
+    @property
     def affine_same(self) -> bool:
         """True where weight and bias are equal bit for bit (or both sides have none)."""
-        return _same(self.before.weight, self.after.weight) and _same(self.before.bias, self.after.bias)
+        return same_numbers(self.before, self.after, AFFINE)
 
     @property
     def stats_same(self) -> bool:
         """True where running_mean and running_var are equal bit for bit."""
-        return _same(self.before.running_mean, self.after.running_mean) and _same(
-            self.before.running_var, self.after.running_var
+        return same_numbers(self.before, self.after, STATISTICS)
+
+    @property
+    def weights_same(self) -> bool:
+        """True where what feeds the statistics is equal bit for bit: weight, bias, and the convolution before.
+
+        A convolution that was not read is passed over, unless it is all there is (affine=False).
+        """
+        return self.affine_same and (bool(self.preceding_same) or (self.affine and self.preceding_same is None))
+
+    @property
+    def converted(self) -> bool:
+        """True where the numbers have another dtype than before, so that no bit can be expected to be the same."""
+        return any(
+            tensor.dtype != self.before.tensors[leaf].dtype
+            for leaf, tensor in self.after.tensors.items()
+            if leaf in self.before.tensors and leaf in (*AFFINE, *STATISTICS)
         )
+
+    @property
+    def verdict(self) -> str:
+        """What became of the layer from R to M, bit for bit, in one word.
+
+        | weights | statistics | batches | verdict |
+        |--|--|--|--|
+        | same | same | any | "untouched" |
+        | same | differ | more, or unknown | "drifted": frozen, and in train mode |
+        | same | differ | as many | "replaced": an EMA copy, AdaBN, a conversion |
+        | differ | same | as many, or unknown | "eval": trained with BatchNorm in eval mode |
+        | differ | same | more | "stuck": momentum 0, or too few bits |
+        | differ | differ | more, or unknown | "trained" |
+        | differ | differ | as many | "averaged": EMA, soup, or a counter that got lost |
+        | any | any | fewer | "rewound": files swapped, or update_bn |
+
+        "converted" where the dtypes differ, "incomparable" where a side lacks statistics.
+        """
+        if any(leaf not in side.tensors for side in (self.before, self.after) for leaf in STATISTICS):
+            return "incomparable"
+        if self.converted:
+            return "converted"
+        batches = self.batches
+        if batches is not None and batches < 0:
+            return "rewound"
+        if self.weights_same:
+            return "untouched" if self.stats_same else "replaced" if batches == 0 else "drifted"
+        if self.stats_same:
+            return "stuck" if batches else "eval"
+        return "averaged" if batches == 0 else "trained"
 
     @property
     def batches(self) -> int | None:
@@ -174,9 +268,3 @@ class Change:
             len({len(vector) for side in sides for vector in (side.running_mean or (), side.running_var or ())}) == 1
             and all(side.running_var is None or side.running_var.min >= 0 for side in sides)
         )
-
-
-def _same(before: object, after: object) -> bool:
-    if before is None or after is None:
-        return before is after
-    return bytes(before) == bytes(after)  # type: ignore[call-overload,no-any-return]

@@ -26,7 +26,7 @@ def write(report: Report, stream: TextIO, display: Display) -> None:
     groups: dict[str, list[Group]] = {file.path: [] for file in report.files}
     for (path, _), of_file in by_file(report.findings).items():
         groups.setdefault(path, []).extend(of_file)
-    facts = {file.path: file for file in report.files}
+    facts = {file.path: file for file in report.files if file.kind != "pair"}
     several = holding_several(report.findings)
     for path, of_file in groups.items():
         suite = SubElement(root, "testsuite", name=visible(path))

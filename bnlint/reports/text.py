@@ -38,6 +38,7 @@ STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan", "skipped": "
 NAME, QUIET, HEADING, FIX = "bold", "dim", "bold underline", "green"
 COLUMN = 11  # where the text of a finding begins, after two spaces and its severity
 SKIPPED = 5  # so many skipped files are named
+PAIRS = 5  # and so many pairs are summed up
 
 
 def write(report: Report, stream: TextIO, display: Display) -> None:
@@ -62,6 +63,7 @@ class _Text:
         self.write_files()
         self.write_silenced()
         self.write_skipped()
+        self.write_pairs()
         if self.display.show_files:
             self.write_file_list()
         if self.display.statistics:
@@ -71,7 +73,7 @@ class _Text:
     # -- findings -----------------------------------------------------------------------------------
 
     def write_files(self) -> None:
-        facts = {file.path: file for file in self.report.files}
+        facts = {file.path: file for file in self.report.files if file.kind != "pair"}
         several = holding_several(self.findings)
         for (path, reference), groups in by_file(self.findings).items():
             self.page.blank()
@@ -187,6 +189,18 @@ class _Text:
             )
         if len(few) < len(skipped):
             self.page.line(*running(f"and {more(len(skipped) - len(few), 'file')} (--show-files lists them)"))
+
+    def write_pairs(self) -> None:
+        """What was compared, how much of it was read, and what became of the layers."""
+        pairs = [file for file in self.report.files if file.kind == "pair"]
+        if not pairs or self.display.quiet:
+            return
+        self.page.blank()
+        few = pairs if self.display.verbose or len(pairs) <= PAIRS + 1 else pairs[:PAIRS]
+        for file in few:
+            self.page.line((visible(file.path), NAME), *running(visible(file.note or "")), hanging=2)
+        if len(few) < len(pairs):
+            self.page.line(*running(f"and {more(len(pairs) - len(few), 'pair')} (--show-files lists them)"))
 
     # -- tables -------------------------------------------------------------------------------------
 

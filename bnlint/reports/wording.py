@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
 
     from bnlint.finding import Finding, Location
-    from bnlint.report import Report
+    from bnlint.report import FileResult, Report
 
 NAMED = 3  # so many layers of one finding are named, of more only the first
 UNREADABLE = ("unreadable", "not-a-checkpoint", "skipped")
@@ -36,8 +36,16 @@ def tally(report: Report) -> str:
 
 def coverage(report: Report) -> str:
     """What was looked at: "3 files, 153 BatchNorm layers"."""
-    layers = sum(file.batchnorm_layers for file in report.files)
-    return f"{counted(len(report.files), 'file')}, {counted(layers, 'BatchNorm layer')}"
+    files = _files(report)
+    pairs = len(report.files) - len(files)
+    layers = sum(file.batchnorm_layers for file in files)
+    parts = [counted(len(files), "file"), *([counted(pairs, "pair")] if pairs else [])]
+    return f"{', '.join(parts)}, {counted(layers, 'BatchNorm layer')}"
+
+
+def _files(report: Report) -> list[FileResult]:
+    """The files of a run, each once: a pair is no file."""
+    return [file for file in report.files if file.kind != "pair"]
 
 
 def verdict(report: Report) -> str:
@@ -59,8 +67,8 @@ def verdict(report: Report) -> str:
 
 
 def _clean(report: Report) -> str:
-    layers = sum(file.batchnorm_layers for file in report.files)
-    channels = sum(file.channels for file in report.files)
+    layers = sum(file.batchnorm_layers for file in _files(report))
+    channels = sum(file.channels for file in _files(report))
     checked = any(file.status == "checked" for file in report.files)
     if not layers:
         return f"{coverage(report)}: {'no problem found' if checked else 'nothing to check'}"
