@@ -80,7 +80,7 @@ def _comparison() -> Schema:
                 "checkpoint": _described({"type": "string"}, "A path or pattern, as in .gitignore."),
                 "reference": _described({"type": "string"}, "What came before: a checkpoint or a key contract."),
                 "rename": _described(
-                    renames, "Regular expressions in names of what is loaded, and what replaces them."
+                    renames, "Regular expressions in the names that are loaded, and what replaces them."
                 ),
                 "different": _described(flag, "These two are not the same network, and need not match."),
                 "shallow": _described(flag, "Compare keys and BatchNorm only, not every weight."),

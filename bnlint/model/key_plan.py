@@ -32,7 +32,8 @@ class KeyPlan:
     -> target module). `missing` are target keys that nothing fills, `unexpected` source keys that go
     nowhere, `reshaped` the pairs (source key, target key) of one name whose shapes differ. The
     num_batches_tracked keys among `missing` and `unexpected` are counted apart in
-    `missing_counters` and `unexpected_counters`.
+    `missing_counters` and `unexpected_counters`. `undecided` are changes of prefix that were not made
+    because another explains as much: a plain source fits `student.` and `teacher.` equally well.
     """
 
     __slots__ = (
@@ -43,6 +44,7 @@ class KeyPlan:
         "prefixes",
         "renames",
         "reshaped",
+        "undecided",
         "unexpected",
         "unexpected_counters",
     )
@@ -59,6 +61,7 @@ class KeyPlan:
         missing_counters: Sequence[str] = (),
         unexpected_counters: Sequence[str] = (),
         reshaped: Sequence[tuple[str, str]] = (),
+        undecided: Sequence[PrefixChange] = (),
     ) -> None:
         self.renames = dict(renames)
         self.prefixes = list(prefixes)
@@ -69,6 +72,7 @@ class KeyPlan:
         self.missing_counters = list(missing_counters)
         self.unexpected_counters = list(unexpected_counters)
         self.reshaped = list(reshaped)
+        self.undecided = list(undecided)
 
     @property
     def exact(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import nan, sqrt
 
 from bnlint.finding import Location
-from bnlint.model.digest import same_numbers
+from bnlint.model.digest import PromisedBatchNorm, same_numbers
 from bnlint.model.heads import head_of
 
 TYPE_CHECKING = False
@@ -217,6 +217,11 @@ class Change:
         return "averaged" if batches == 0 else "trained"
 
     @property
+    def eps(self) -> tuple[float | None, float | None]:
+        """The eps of R and of M; None where the source does not say it (a plain state dict never does)."""
+        return _known_eps(self.before), _known_eps(self.after)
+
+    @property
     def batches(self) -> int | None:
         """How many batches were counted from R to M; None where either side does not say."""
         before, after = self.before.num_batches_tracked, self.after.num_batches_tracked
@@ -268,3 +273,9 @@ class Change:
             len({len(vector) for side in sides for vector in (side.running_mean or (), side.running_var or ())}) == 1
             and all(side.running_var is None or side.running_var.min >= 0 for side in sides)
         )
+
+
+def _known_eps(layer: BatchNorm) -> float | None:
+    if isinstance(layer, PromisedBatchNorm):
+        return layer.promised_eps
+    return None if layer.module is None else layer.module.eps
