@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from bnlint.finding import Finding as Finding
     from bnlint.finding import Location as Location
     from bnlint.finding import Severity as Severity
+    from bnlint.matching import families as families
+    from bnlint.matching import load_line as load_line
+    from bnlint.matching import load_outcome as load_outcome
     from bnlint.model.batchnorm import BatchNorm as BatchNorm
     from bnlint.model.checkpoint import Checkpoint as Checkpoint
     from bnlint.model.checkpoint import OptimizerState as OptimizerState
@@ -49,6 +52,7 @@ _HOME = {
     "api": ("check", "open_checkpoint"),
     "errors": ("BnlintError", "ConfigError", "RuleCrashed", "RuleError", "UnreadableFile", "UsageError"),
     "finding": ("Finding", "Location", "Severity"),
+    "matching": ("families", "load_line", "load_outcome"),
     "model.batchnorm": ("BatchNorm",),
     "model.checkpoint": ("Checkpoint", "OptimizerState"),
     "model.examples": ("batchnorm", "checkpoint", "pair", "state_dict", "tensor"),

@@ -3,47 +3,9 @@
 from __future__ import annotations
 
 from bnlint.errors import UnreadableFile
+from bnlint.matching import apply_renames, match
 from bnlint.model.pair import Change, Pair
 from bnlint.model.tensor import ITEM_SIZE, Tensor
-
-try:
-    from bnlint.matching import apply_renames, match  # type: ignore[import-not-found,unused-ignore]
-except ImportError:  # until it is there
-
-    def match(source, target):  # type: ignore[no-untyped-def]
-        from bnlint.model.key_plan import KeyPlan
-
-        renames = {k: k for k in source if k in target and target[k].shape == source[k].shape}
-        rest = [k for k in source if k not in renames]
-        lacking = [k for k in target if k not in renames]
-        reshaped = [(k, k) for k in rest if k in target]
-
-        def counters(keys):  # type: ignore[no-untyped-def]
-            return [k for k in keys if k.endswith("num_batches_tracked")]
-
-        def others(keys, side):  # type: ignore[no-untyped-def]
-            return [k for k in keys if not k.endswith("num_batches_tracked") and k not in side]
-
-        return KeyPlan(
-            renames,
-            missing=others(lacking, source),
-            unexpected=others(rest, target),
-            missing_counters=counters(lacking),
-            unexpected_counters=counters(rest),
-            reshaped=reshaped,
-        )
-
-    def apply_renames(source, rename):  # type: ignore[no-untyped-def]
-        import re
-
-        renamed = {}
-        for key in source:
-            new = key
-            for pattern, place in rename.items():
-                new = re.sub(pattern, place, new)
-            renamed[key] = new
-        return renamed
-
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ import bnlint
 PUBLIC = """
 Assumed BatchNorm BatchNormModule BnlintError Change Checkpoint ConfigError Finding Global KeyPlan Location
 ModuleTree OptimizerState Pair PrefixChange RawFile Report Rule RuleCrashed RuleError Severity StateDict Tensor
-UnreadableFile UsageError Vector batchnorm check checkpoint open_checkpoint pair rule state_dict tensor
+UnreadableFile UsageError Vector batchnorm check checkpoint families load_line load_outcome open_checkpoint
+pair rule state_dict tensor
 """.split()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import nan, sqrt
 
 from bnlint.finding import Location
+from bnlint.model.batchnorm import COUNTER
 from bnlint.model.digest import PromisedBatchNorm, same_numbers
 from bnlint.model.heads import head_of
 
@@ -86,6 +87,21 @@ class Pair:
     def into_checkpoint(self) -> bool:
         """True for two checkpoints: nothing is loaded here and now, it was, or will be."""
         return self.kind == "checkpoint"
+
+    @property
+    def source_keys(self) -> list[str]:
+        """The keys of what is loaded, num_batches_tracked left out."""
+        return [key for key in self.source.tensors if not key.endswith(COUNTER)]
+
+    @property
+    def target_keys(self) -> list[str]:
+        """The keys of what it is loaded into, num_batches_tracked left out."""
+        return [key for key in self.target.tensors if not key.endswith(COUNTER)]
+
+    @property
+    def matched_by_name(self) -> frozenset[str]:
+        """The keys, num_batches_tracked left out, that both sides have, whatever the shape."""
+        return frozenset(key for key in self.source.tensors if key in self.target.tensors and not key.endswith(COUNTER))
 
     @property
     def source_head(self) -> frozenset[str]:

@@ -1,7 +1,8 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bnlint import BatchNorm, Change, Finding, Pair, Severity, batchnorm, pair, rule, state_dict
 
+TRAINED = [0.2, -0.2, 0.1, 0.0]  # a bias
 SAID = {
     "eval": "trained with BatchNorm in eval mode: the weights changed, the running statistics are equal bit for bit,"
     " and no batch was counted",
@@ -15,15 +16,15 @@ SAID = {
     severity=Severity.INFO,
     good=lambda: [
         becoming(batchnorm()),
-        becoming(batchnorm(**MOVED, num_batches_tracked=10_200)),
-        becoming(batchnorm(**MOVED, **TRAINED, num_batches_tracked=10_200)),
-        becoming(batchnorm(**TRAINED, num_batches_tracked=None)),  # nobody knows
+        becoming(moved(num_batches_tracked=10_200)),
+        becoming(moved(bias=TRAINED, num_batches_tracked=10_200)),
+        becoming(batchnorm(bias=TRAINED, num_batches_tracked=None)),  # nobody knows
     ],
     bad=lambda: [
-        becoming(batchnorm(**MOVED)),
-        becoming(batchnorm(**TRAINED)),
-        becoming(batchnorm(**MOVED, **TRAINED)),
-        becoming(batchnorm(**MOVED, num_batches_tracked=7)),
+        becoming(moved()),
+        becoming(batchnorm(bias=TRAINED)),
+        becoming(moved(bias=TRAINED)),
+        becoming(moved(num_batches_tracked=7)),
     ],
 )
 def stats_replaced(layer: Change) -> Iterator[Finding]:
@@ -53,8 +54,8 @@ def stats_replaced(layer: Change) -> Iterator[Finding]:
         )
 
 
-MOVED = {"running_mean": [0.2, -0.2, 0.9, 0.1]}
-TRAINED = {"bias": [0.2, -0.2, 0.1, 0.0]}
+def moved(*, bias: Sequence[float] = (0.11, -0.27, 0.05, -0.02), num_batches_tracked: int = 10_000) -> BatchNorm:
+    return batchnorm(running_mean=[0.2, -0.2, 0.9, 0.1], bias=bias, num_batches_tracked=num_batches_tracked)
 
 
 def becoming(after: BatchNorm) -> Pair:
