@@ -39,10 +39,9 @@ def match(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> KeyPlan
     loaded, wanted = Side(source), Side(target)
     ledger = Ledger(loaded.shapes, wanted.shapes)
     _settle_equal_names(ledger, loaded, wanted)
-    changes, undecided = change_prefixes(ledger)
-    prefixes = [change for change in changes if _is_wrapper(change)]
+    prefixes, undecided = change_prefixes(ledger)
     rename_modules(ledger)
-    counters = follow(loaded.counters, wanted.counters, ledger.module_pairs(), changes)
+    counters = follow(loaded.counters, wanted.counters, ledger.module_pairs(), prefixes)
     moved = _count(prefixes, {**ledger.pairs, **counters})
 
     places = {
@@ -93,11 +92,6 @@ def _settle_equal_names(ledger: Ledger, source: Side, target: Side) -> None:
             ledger.settle(name, target.names[key])
     for name in list(ledger.source):
         ledger.settle(name, name)
-
-
-def _is_wrapper(change: PrefixChange) -> bool:
-    """True for a change of prefix; one from `layer1.` to `stage1.` is a renamed module."""
-    return not (change.strip and change.add and any(map(str.isdigit, change.strip + change.add)))
 
 
 def _count(prefixes: Iterable[PrefixChange], pairs: Mapping[str, str]) -> set[str]:

@@ -81,23 +81,30 @@ class Claim:
 
     @property
     def convincing(self) -> bool:
-        """True where it explains enough of what has these prefixes."""
+        """True where it explains enough of what has these prefixes, and few of the shapes disagree."""
         if not self.pairs:
             return False
         named = len(self.pairs) / self.of_source, len(self.pairs) / self.of_target
+        fitting = self.equal / len(self.pairs)
+        if self._known():
+            return max(named) >= 0.5 or (fitting >= 0.75 and not self.thin)
         if not self.equal:
             return self.wraps and len(self.pairs) > 1 and max(named) >= 0.9
-        if self._known() and max(named) >= 0.5:
-            return True
         if self.thin:
-            return min(named) >= 0.9
+            return min(named) >= 0.9 and fitting >= 0.75
         if self.wraps:
-            return max(self.equal / self.of_source, self.equal / self.of_target) >= 0.5
-        return min(named) >= (0.5 if self._names_say_something() else 0.9)
+            return fitting * max(named) >= 0.5
+        return fitting >= 0.75 and (min(named) >= 0.5 if self._names_say_something() else max(named) >= 0.9)
 
     def described(self) -> PrefixChange:
         """The change, for a plan."""
         return PrefixChange(*self.change, keys=self.equal)
+
+    def names(self) -> Iterator[tuple[str, str]]:
+        """All names that it wants, each with its side."""
+        for name, other in self.pairs:
+            yield "source", name
+            yield "target", other
 
     def _known(self) -> bool:
         """True where only wrappers with known names are taken off or put on."""
@@ -140,17 +147,19 @@ def _starting_with(prefix: str, names: list[str], still_open: Mapping[str, Shape
 
 
 def _rivals(claim: Claim, queue: list[tuple[int, Candidate]], trial: Trial) -> list[Claim]:
-    """The changes that explain as much as this one and want some of the same names."""
-    sources = {name for name, _ in claim.pairs}
-    targets = {other for _, other in claim.pairs}
-    return [
+    """The changes that explain as much as this one and want some of the same names, and their rivals in turn."""
+    equals = [
         rival
         for bound, change in queue
-        if -bound >= claim.score
-        and (rival := trial.claim(change)).score == claim.score
-        and rival.convincing
-        and any(name in sources or other in targets for name, other in rival.pairs)
+        if -bound >= claim.score and (rival := trial.claim(change)).score == claim.score and rival.convincing
     ]
+    contested = set(claim.names())
+    rivals: list[Claim] = []
+    while found := [rival for rival in equals if not contested.isdisjoint(rival.names())]:
+        rivals += found
+        equals = [rival for rival in equals if rival not in found]
+        contested.update(name for rival in found for name in rival.names())
+    return rivals
 
 
 def _voted(ledger: Ledger) -> list[Candidate]:
@@ -168,7 +177,12 @@ def _voted(ledger: Ledger) -> list[Candidate]:
             if "." in tail:
                 equal = [other for other, its_shape in found if its_shape == shape]
                 for other in equal or [other for other, _ in found]:
-                    if len(equal or found) <= RIVALS and other != head:
+                    if len(equal or found) <= RIVALS and other != head and not _renames_a_number(head, other):
                         votes[head, other] = votes.get((head, other), 0) + 1 + bool(equal)
             break
     return sorted(votes, key=lambda change: -votes[change])[:CANDIDATES]
+
+
+def _renames_a_number(strip: str, add: str) -> bool:
+    """True for `layer1.` -> `stage1.`: which of several alike became which, only their order can say."""
+    return bool(strip and add) and any(map(str.isdigit, strip + add))

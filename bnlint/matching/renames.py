@@ -158,24 +158,33 @@ def _supported(
 ) -> list[tuple[OpenModule, OpenModule]]:
     """Those pairs that are no coincidence of widths.
 
-    Of the open modules around each, on both sides, at least half must have found a partner; and
-    where a module has vectors only, the module before or after it must be paired alike.
+    Either the module before or after it is paired alike, or it has more than vectors and of the open
+    modules around it, on both sides, at least half have found a partner.
     """
     shares = (
         _shares([module for module, _ in chosen], source),
         _shares([other for _, other in chosen], target),
     )
-    pairs = [
-        (module, other)
+    firm = neighbours | {
+        (module.place, other.place)
         for module, other in chosen
-        if shares[0][module_of(module.name)] >= 0.5 and shares[1][module_of(other.name)] >= 0.5
-    ]
-    firm = neighbours | {(module.place, other.place) for module, other in pairs if not module.thin}
-    return [
-        (module, other)
-        for module, other in pairs
-        if not module.thin or (module.place - 1, other.place - 1) in firm or (module.place + 1, other.place + 1) in firm
-    ]
+        if not module.thin and shares[0][module_of(module.name)] >= 0.5 and shares[1][module_of(other.name)] >= 0.5
+    }
+    forward = _reached(chosen, firm, -1)
+    backward = _reached(reversed(chosen), firm, 1)
+    supported = forward | backward
+    return [(module, other) for module, other in chosen if (module.place, other.place) in supported]
+
+
+def _reached(
+    chosen: Iterable[tuple[OpenModule, OpenModule]], firm: set[tuple[int, int]], step: int
+) -> set[tuple[int, int]]:
+    """The firm places and those next to them, one after the other, in the order of `chosen`."""
+    reached = set(firm)
+    for module, other in chosen:
+        if (module.place + step, other.place + step) in reached:
+            reached.add((module.place, other.place))
+    return reached
 
 
 def _shares(chosen: Sequence[OpenModule], every: Sequence[OpenModule]) -> dict[str, float]:
