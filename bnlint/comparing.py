@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bnlint.settings import Comparison, Settings
 
 CONTRACT_ENDINGS = (".yaml", ".yml")
-FAMILIES = ("compare",)
+FAMILIES = ("compare", "checkpoint")  # stale-ema-stats looks at a pair too
 
 
 class Reference:

@@ -40,10 +40,10 @@ class UnreadableFile(BnlintError):
     """A file whose bytes cannot be read as what they say they are.
 
     `code` is one word for machines: `io`, `empty`, `truncated`, `zip`, `pickle`, `json`, `bounds`,
-    `dtype`, `missing`, `limit`, `path`, `corrupt` for a damaged checkpoint; `lfs`, `html`, `text`,
-    `image` for something else under a checkpoint's name; `unsupported` for a known format that this
-    version does not read; `unknown` for bytes nobody knows. `offset` is the byte where it went wrong,
-    where there is one. The message never holds a path of this machine.
+    `dtype`, `missing`, `limit`, `path`, `corrupt` for a damaged checkpoint; `contract` for a damaged key
+    contract; `lfs`, `html`, `text`, `image` for something else under a checkpoint's name; `unsupported`
+    for a known format that this version does not read; `unknown` for bytes nobody knows. `offset` is the
+    byte where it went wrong, where there is one. The message never holds a path of this machine.
     """
 
     def __init__(self, code: str, message: str, offset: int | None = None) -> None:

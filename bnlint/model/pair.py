@@ -217,9 +217,11 @@ class Change:
         | differ | differ | as many | "averaged": EMA, soup, or a counter that got lost |
         | any | any | fewer | "rewound": files swapped, or update_bn |
 
-        "converted" where the dtypes differ, "incomparable" where a side lacks statistics.
+        "converted" where the dtypes differ, "incomparable" where a side lacks statistics or their numbers.
         """
         if any(leaf not in side.tensors for side in (self.before, self.after) for leaf in STATISTICS):
+            return "incomparable"
+        if isinstance(self.before, PromisedBatchNorm) and not self.before.digests:
             return "incomparable"
         if self.converted:
             return "converted"

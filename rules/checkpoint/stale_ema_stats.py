@@ -1,6 +1,18 @@
 from collections.abc import Iterator
 
-from bnlint import BatchNorm, Checkpoint, Finding, Severity, batchnorm, checkpoint, rule, state_dict
+from bnlint import (
+    BatchNorm,
+    Change,
+    Checkpoint,
+    Finding,
+    Pair,
+    Severity,
+    batchnorm,
+    checkpoint,
+    pair,
+    rule,
+    state_dict,
+)
 
 AVERAGES = {"ema", "teacher", "target", "averaged", "momentum"}  # words in the name of a copy that follows a model
 RESET = {"running_mean": [0.0] * 4, "running_var": [1.0] * 4}
@@ -20,6 +32,8 @@ PLAIN = {"weight": None, "bias": None}  # affine=False
         with_ema(batchnorm("bn1", **RESET), batchnorm("other.bn1")),
         in_one(batchnorm("student.bn1"), batchnorm("teacher.bn1")),
         in_one(batchnorm("stem.bn1"), batchnorm("student.bn1", **RESET)),
+        since_pretraining(batchnorm("bn1", bias=[0.2] * 4, running_mean=[0.3] * 4)),  # both moved
+        since_pretraining(batchnorm("bn1")),  # an average that was never updated
     ],
     bad=lambda: [
         with_ema(batchnorm("bn1", **RESET, num_batches_tracked=0)),
@@ -29,6 +43,7 @@ PLAIN = {"weight": None, "bias": None}  # affine=False
         in_one(batchnorm("student.bn1"), batchnorm("teacher.bn1", **RESET)),
         in_one(batchnorm("critic.net.1"), batchnorm("critic_target.net.1", **RESET)),
         in_one(batchnorm("net.bn1"), batchnorm("model_ema.net.bn1", **RESET)),
+        since_pretraining(batchnorm("bn1", bias=[0.2] * 4)),  # its buffers are still those of the reference
     ],
 )
 def stale_ema_stats(file: Checkpoint) -> Iterator[Finding]:
@@ -61,6 +76,27 @@ def stale_ema_stats(file: Checkpoint) -> Iterator[Finding]:
                 f" an averaged copy, while the model that it follows holds real statistics",
                 evidence={"layers": len(copy.batchnorms), "default": len(stale)},
                 related=[(live.at("running_mean", "running_var"), "the live layer") for _, live in stale[:1]],
+            )
+
+
+@stale_ema_stats.also
+def with_the_statistics_of_the_reference(both: Pair) -> Iterator[Finding]:
+    file = both.after.checkpoint
+    changes = {change.after.bare_name: change for change in both.changes if change.verdict == "trained"}
+    for copy in (each for each in (file.state_dicts if file else ()) if each.role == "ema"):
+        stale = [
+            (layer, change)
+            for layer in copy.batchnorms
+            if (change := changes.get(layer.bare_name)) and Change(change.before, layer).verdict in ("eval", "stuck")
+        ]
+        if stale:
+            yield Finding(
+                copy.at(layer.name for layer, _ in stale),
+                f"running_mean and running_var are still those of the reference in {len(stale)} of"
+                f" {len(copy.batchnorms)} BatchNorm layers of an averaged copy, while its weights moved and so did"
+                " the statistics of the model that it follows",
+                evidence={"layers": len(copy.batchnorms), "stale": len(stale)},
+                related=[(change.after.at("running_mean", "running_var"), "the live layer") for _, change in stale[:1]],
             )
 
 
@@ -100,6 +136,14 @@ def with_ema(copy: BatchNorm, live: BatchNorm | None = None) -> Checkpoint:
     """A file that holds a model of one layer, and its average."""
     model = state_dict([batchnorm("bn1") if live is None else live], key="state_dict")
     return checkpoint(model, state_dict([copy], key="ema", role="ema"))
+
+
+def since_pretraining(copy: BatchNorm) -> Pair:
+    """A file that holds a trained model and its average, beside the pretrained one that both began with."""
+    live = batchnorm("bn1", bias=[0.2] * 4, running_mean=[0.4] * 4, num_batches_tracked=10_400)
+    model = state_dict([live], key="state_dict")
+    checkpoint(model, state_dict([copy], key="ema", role="ema"))
+    return pair(state_dict([batchnorm("bn1")]), model)
 
 
 def in_one(*layers: BatchNorm) -> Checkpoint:

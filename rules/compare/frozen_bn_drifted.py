@@ -62,7 +62,7 @@ def frozen_bn_drifted(
     shift, (low, high), batches = layer.mean_shift, layer.var_ratio, layer.batches
     yield Finding(
         layer.at("running_mean", "running_var"),
-        f"{', '.join(equal(layer))} equal in both files, yet {moves(shift, low, high)}"
+        f"{equal(layer)} equal in both files, yet {moves(shift, low, high)}"
         + (f" over {batches} batches" if batches is not None else ""),
         severity=severity(layer, shift, low, high, noticeable, harmful),
         evidence={
@@ -76,12 +76,11 @@ def frozen_bn_drifted(
     )
 
 
-def equal(layer: Change) -> Sequence[str]:
+def equal(layer: Change) -> str:
     """What is equal, as the start of a sentence."""
-    parts = ["weight and bias"] if layer.affine else []
-    if layer.preceding_same:
-        parts.append("the weights of the layer before")
-    return [*parts[:-1], f"{parts[-1]} are"]
+    if not layer.affine:
+        return "the weights of the layer before are"
+    return "weight, bias and the weights of the layer before are" if layer.preceding_same else "weight and bias are"
 
 
 def moves(shift: float, low: float, high: float) -> str:
