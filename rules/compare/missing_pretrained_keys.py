@@ -65,7 +65,7 @@ def left_over(both: Pair) -> list[str]:
         if any(layer.key(leaf) in filled for leaf in layer.tensors if leaf != "num_batches_tracked")
         for leaf in layer.tensors
     }
-    return [key for key in both.plan.missing if key not in split]
+    return [key for key in both.plan.missing if key not in split and key != "n_averaged"]
 
 
 def what(both: Pair) -> str:
