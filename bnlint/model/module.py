@@ -20,7 +20,7 @@ class BatchNormModule:
     layer has none. `preceding` is the requires_grad of the parameters of the layer before it
     (usually the convolution), by full name. `kind` is the class, "BatchNorm2d" or "SyncBatchNorm";
     `origin` is "pickle", "torchscript", "export" or "live". `layer` holds the numbers, where the
-    source has them.
+    source has them; `recalibrated` those that data gave the same layer, where a pass was made.
     """
 
     __slots__ = (
@@ -33,6 +33,7 @@ class BatchNormModule:
         "name",
         "origin",
         "preceding",
+        "recalibrated",
         "requires_grad",
         "state_dict_key",
         "track_running_stats",
@@ -66,6 +67,7 @@ class BatchNormModule:
         self.requires_grad: Mapping[str, bool] = requires_grad or {}
         self.preceding: Mapping[str, bool] = preceding or {}
         self.layer: BatchNorm | None = None
+        self.recalibrated: BatchNorm | None = None
         self.state_dict_key = ""
 
     def at(self, *leaves: str) -> Location:
