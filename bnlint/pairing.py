@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from bnlint.model.key_plan import KeyPlan
     from bnlint.model.state_dict import StateDict
 
-CHUNK = 1 << 20  # bytes that are read of each side at a time
+CHUNK = 1 << 17  # bytes that are read of each side at a time
+BLOCK = 24 << 20  # bytes of each side in memory, where the two sides order their elements differently
 LEAST_READ = 64  # bytes that a read counts for, however short it is
 VIEWS = 4  # so many times may the tensors of a file show the same byte
+_WORDS = {1: "B", 2: "H", 4: "I", 8: "Q"}
 _CONVOLUTION = {"bn": "conv", "norm": "conv", "batchnorm": "conv", "batch_norm": "conv"}
 
 
@@ -159,6 +161,8 @@ class _Reading:
         """True where two tensors have the same elements, bit for bit."""
         if one.dtype != other.dtype or one.shape != other.shape:
             return False
+        if not one.count:
+            return True
         if one.stride == other.stride:
             span = _span(one)
             if self._same_run(_run(one, span), _run(other, span)):
@@ -176,15 +180,29 @@ class _Reading:
         )
 
     def _same_rows(self, one: Tensor, other: Tensor) -> bool:
-        if max(_span(one), _span(other)) * ITEM_SIZE[one.dtype] <= CHUNK or not one.shape:
-            return self._raw(one) == self._raw(other)
-        return all(self._same_rows(_row(one, i), _row(other, i)) for i in range(one.shape[0]))
+        """Compare two layouts: in memory, or row by row where that takes too much of it."""
+        if max(_span(one), _span(other)) * ITEM_SIZE[one.dtype] > BLOCK and one.shape:
+            return all(self._same_rows(_row(one, i), _row(other, i)) for i in range(one.shape[0]))
+        kind = _WORDS[ITEM_SIZE[one.dtype]]
+        mine, theirs = (memoryview(self._raw(_run(each, _span(each)), each.nbytes)).cast(kind) for each in (one, other))
+        axes = sorted(axis for axis in zip(one.shape, one.stride, other.stride, strict=True) if axis[0] > 1)
+        return _same_words(mine, theirs, axes)
 
-    def _raw(self, tensor: Tensor) -> bytes:
-        self._left -= max(LEAST_READ, tensor.nbytes, _span(tensor) * ITEM_SIZE[tensor.dtype])
+    def _raw(self, tensor: Tensor, shown: int = 0) -> bytes:
+        self._left -= max(LEAST_READ, tensor.nbytes, shown)
         if self._left < 0:
             raise UnreadableFile("limit", "the tensors show the same bytes too often")
         return tensor.raw()
+
+
+def _same_words(mine: memoryview, theirs: memoryview, axes: list[tuple[int, int, int]]) -> bool:
+    """Compare element by element. Axes are a length and the step on either side, the longest last."""
+    if not axes:
+        return bool(mine[0] == theirs[0])
+    (size, step, other_step), *inner = axes
+    if not inner and step and other_step:
+        return mine[: (size - 1) * step + 1 : step] == theirs[: (size - 1) * other_step + 1 : other_step]
+    return all(_same_words(mine[i * step :], theirs[i * other_step :], inner) for i in range(size))
 
 
 def _span(tensor: Tensor) -> int:

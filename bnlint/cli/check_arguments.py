@@ -54,22 +54,27 @@ def arguments(argv: Sequence[str]) -> Arguments:
 def common(argv: Sequence[str]) -> Arguments | None:
     """The arguments of a common call, None for any other: argparse costs as much as reading a checkpoint.
 
-    Paths, `--config FILE`, `--output FORMAT`, and what hooks say; a test holds that argparse agrees.
+    Paths, `--config FILE`, `--output FORMAT`, `--reference FILE` and `--shallow`, and what hooks say; a test
+    holds that argparse agrees.
     """
     said = Arguments()
     paths: list[str] = []
     words = iter(argv)
     for word in words:
-        if word in ("--config", "--output"):
+        if word in ("--config", "--output", "--reference"):
             value = next(words, "-")
             if value.startswith("-"):
                 return None
             if word == "--config":
                 said.config = value
+            elif word == "--reference":
+                said.reference = value
             else:
                 said.output.append(value)
         elif word == "--force-exclude":
             said.force_exclude = True
+        elif word == "--shallow":
+            said.shallow = True
         elif word.startswith("-"):
             return None
         else:
