@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         preview: bool
         fail_on: str | None
         max_warnings: int | None
+        min_severity: str | None
         allow_code: bool
 
 

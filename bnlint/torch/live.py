@@ -183,7 +183,7 @@ def bytes_of(tensors: Sequence[torch.Tensor]) -> list[bytes]:
     found = [b""] * len(tensors)
     with torch.no_grad():
         for indices in by_device.values():
-            flat = [tensors[i].detach().reshape(-1).view(torch.uint8) for i in indices]
+            flat = [tensors[i].detach().reshape(-1).contiguous().view(torch.uint8) for i in indices]
             together = torch.cat(flat).cpu()
             data = string_at(together.data_ptr(), together.numel()) if together.numel() else b""
             start = 0
