@@ -183,8 +183,9 @@ class _Reading:
         """Compare two layouts: in memory, or row by row where that takes too much of it."""
         if max(_span(one), _span(other)) * ITEM_SIZE[one.dtype] > BLOCK and one.shape:
             return all(self._same_rows(_row(one, i), _row(other, i)) for i in range(one.shape[0]))
-        kind = _WORDS[ITEM_SIZE[one.dtype]]
-        mine, theirs = (memoryview(self._raw(_run(each, _span(each)), each.nbytes)).cast(kind) for each in (one, other))
+        mine, theirs = (
+            _words(self._raw(_run(each, _span(each)), each.nbytes), ITEM_SIZE[each.dtype]) for each in (one, other)
+        )
         axes = sorted(axis for axis in zip(one.shape, one.stride, other.stride, strict=True) if axis[0] > 1)
         return _same_words(mine, theirs, axes)
 
@@ -193,6 +194,11 @@ class _Reading:
         if self._left < 0:
             raise UnreadableFile("limit", "the tensors show the same bytes too often")
         return tensor.raw()
+
+
+def _words(data: bytes, size: int) -> memoryview:
+    """Bytes as whole numbers of `size` bytes: equal where all bits are."""
+    return memoryview(data).cast(_WORDS[size])  # type: ignore[call-overload,no-any-return,unused-ignore]
 
 
 def _same_words(mine: memoryview, theirs: memoryview, axes: list[tuple[int, int, int]]) -> bool:

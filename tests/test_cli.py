@@ -276,15 +276,6 @@ def test_a_wrong_configuration_is_an_error(bnlint_) -> None:
     assert bnlint_("rules").code == 0, "who mends it needs the names"
 
 
-def test_pairs_to_compare_are_not_passed_over_in_silence(bnlint_) -> None:
-    Path(".bnlint.yaml").write_text("compare: [{checkpoint: a.pth, reference: b.pth}]\n")
-    said = bnlint_("check", "good.safetensors")
-    assert said.code == 0
-    assert said.err == (
-        "bnlint: .bnlint.yaml:1:1: compare: this version does not compare checkpoints yet; 1 pair not looked at\n"
-    )
-
-
 def test_a_users_rules_need_to_be_allowed(bnlint_) -> None:
     Path("own").mkdir()
     Path("own/named_bn1.py").write_text(
@@ -421,7 +412,8 @@ def test_schemas(bnlint_) -> None:
 
 WORDS = st.sampled_from(
     ["a.pth", "b c.pth", "", "*.pth", "--config", "--config=x", "--output", "json", "text=x", "--force-exclude", "-q",
-     "--quiet", "--", "-", "--select", "--force", "-j2", "--isolated", "-1", "--conf", "--help"]
+     "--quiet", "--reference", "--shallow", "--", "-", "--select", "--force", "-j2", "--isolated", "-1", "--conf",
+     "--help"]
 )  # fmt: skip
 
 
@@ -435,7 +427,8 @@ def test_argparse_agrees_with_the_common_call(words: list[str]) -> None:
 @pytest.mark.parametrize(
     "words",
     [[], ["a.pth"], ["a.pth", "b.pth"], ["--config", "x", "a.pth"], ["a.pth", "--output", "json"],
-     ["--force-exclude", "a"], ["a", "--output", "text", "b", "--output", "json=c"]],
+     ["--force-exclude", "a"], ["a.pth", "--reference", "b.pth"], ["--shallow", "a"],
+     ["a", "--output", "text", "b", "--output", "json=c"]],
 )  # fmt: skip
 def test_the_common_call_is_taken(words: list[str]) -> None:
     assert common(words) is not None

@@ -35,6 +35,7 @@ VERSION = "1"
 MAX_BYTES = 16 << 20
 MAX_KEYS = 200_000
 MAX_RANK = 64
+MAX_DEPTH = 3  # the file, its sections, the facts of a layer
 MAX_SIZE = 1 << 48
 _FIELDS = ("affine", "statistics", "batches", "eps")
 
@@ -198,65 +199,62 @@ class _Reader:
 
     def __init__(self, text: str) -> None:
         self._text = text
+        self._root: Node | None = None
+        self._open: list[tuple[dict[str, Node], str | None]] = []  # mappings, each with the name that was said last
+        self._values = 0
 
     def read(self) -> Node:
         import yaml
 
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        root = Node("", 1)
-        open_mappings: list[tuple[dict[str, Node], str | None]] = []
-        values = 0
         try:
             for event in yaml.parse(self._text, loader):
-                line = event.start_mark.line + 1 if event.start_mark else 1
-                self._expect_plain(event, line)
-                if isinstance(event, yaml.MappingEndEvent):
-                    open_mappings.pop()
-                    continue
-                if not isinstance(event, (yaml.ScalarEvent, yaml.MappingStartEvent)):
-                    continue
-                values += 1
-                if values > 4 * MAX_KEYS:
-                    raise UnreadableFile("limit", f"a key contract has at most {MAX_KEYS} keys")
-                node = Node(event.value if isinstance(event, yaml.ScalarEvent) else {}, line)
-                if not open_mappings:
-                    root = node
-                elif not self._put(open_mappings, node):
-                    continue
-                if isinstance(node.value, dict):
-                    open_mappings.append((node.value, None))
-                    if len(open_mappings) > 3:
-                        raise _error(line, "a key contract is not nested so deeply")
+                self._take(event, event.start_mark.line + 1 if event.start_mark else 1)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line = 1 if mark is None else mark.line + 1
             raise _error(line, f"is not YAML: {error.problem or error.context}") from None
         except yaml.YAMLError:
             raise _error(1, "is not YAML: it holds characters that YAML does not allow") from None
-        return root
+        return self._root or Node("", 1)
 
-    @staticmethod
-    def _expect_plain(event: yaml.Event, line: int) -> None:
+    def _take(self, event: yaml.Event, line: int) -> None:
         import yaml
 
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
             raise _error(line, "a key contract has no anchors, aliases or tags")
         if isinstance(event, yaml.SequenceStartEvent):
             raise _error(line, "a key contract has no lists")
+        if isinstance(event, yaml.DocumentStartEvent) and self._root is not None:
+            raise _error(line, "a key contract is one YAML document")
+        if isinstance(event, yaml.ScalarEvent):
+            self._put(Node(event.value, line))
+        elif isinstance(event, yaml.MappingStartEvent):
+            mapping: dict[str, Node] = {}
+            self._put(Node(mapping, line))
+            self._open.append((mapping, None))
+            if len(self._open) > MAX_DEPTH:
+                raise _error(line, "a key contract is not nested so deeply")
+        elif isinstance(event, yaml.MappingEndEvent):
+            self._open.pop()
 
-    @staticmethod
-    def _put(open_mappings: list[tuple[dict[str, Node], str | None]], node: Node) -> bool:
-        """Take a name, or the value of the name before; True for a value."""
-        members, name = open_mappings[-1]
-        if name is None:
-            name = node.text("a name")
-            if name in members:
-                raise _error(node.line, f"{name[:80]!r} is said twice")
-            open_mappings[-1] = members, name
-            return False
-        members[name] = node
-        open_mappings[-1] = members, None
-        return True
+    def _put(self, node: Node) -> None:
+        """Take the root, a name, or the value of the name before."""
+        self._values += 1
+        if self._values > 4 * MAX_KEYS:
+            raise UnreadableFile("limit", f"a key contract has at most {MAX_KEYS} keys")
+        if not self._open:
+            self._root = node
+            return
+        members, name = self._open[-1]
+        if name is not None:
+            members[name] = node
+            self._open[-1] = members, None
+            return
+        name = node.text("a name")
+        if name in members:
+            raise _error(node.line, f"{name[:80]!r} is said twice")
+        self._open[-1] = members, name
 
 
 def _error(line: int, message: str) -> UnreadableFile:

@@ -45,7 +45,7 @@ def missing_pretrained_keys(both: Pair) -> Iterator[Finding]:
     left = left_over(both)
     for head in (False, True):
         keys = [key for key in left if (key in both.target_head) is head]
-        for family, count in families(keys, both.target.tensors):
+        for family, count in families(keys, both.target_keys):
             yield Finding(
                 both.at(),
                 f"{family} ({count} key{'s' if count > 1 else ''}) {what(both)}",

@@ -45,7 +45,7 @@ def unexpected_pretrained_keys(both: Pair) -> Iterator[Finding]:
     left = [key for key in plan.unexpected if key != "n_averaged"]
     for head in (False, True):
         keys = [key for key in left if (key in both.source_head) is head]
-        for family, count in families(keys, both.source.tensors):
+        for family, count in families(keys, both.source_keys):
             fine = head or both.declared_different or (part and is_apart(both, keys))
             yield Finding(
                 both.at(),
