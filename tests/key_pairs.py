@@ -102,7 +102,7 @@ class KeyPair:
     @property
     def renamed(self) -> bool:
         """True where more than wrappers changed."""
-        return any("->" in change for change in self.changes)
+        return any("->" in change or change == "head renamed" for change in self.changes)
 
     def _source_keys(self, change: Callable[[str], str | None]) -> None:
         self.source, self.truth = (

@@ -15,6 +15,7 @@ from bnlint.matching.outcome import LoadOutcome, load_outcome
 from bnlint.matching.prefixes import change_prefixes
 from bnlint.matching.rename_map import apply_renames, rename_map
 from bnlint.matching.renames import rename_modules
+from bnlint.matching.sequences import settle_moved_siblings
 from bnlint.matching.wording import families, load_line
 from bnlint.model.key_plan import KeyPlan
 from bnlint.model.state_dict import TRANSPORT
@@ -38,6 +39,7 @@ def match(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> KeyPlan
     """
     loaded, wanted = Side(source), Side(target)
     ledger = Ledger(loaded.shapes, wanted.shapes)
+    settle_moved_siblings(ledger)
     _settle_equal_names(ledger, loaded, wanted)
     prefixes, undecided = change_prefixes(ledger)
     rename_modules(ledger)

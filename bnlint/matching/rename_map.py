@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from bnlint.errors import UsageError
-from bnlint.matching.names import filled, template, without_common_tail
+from bnlint.matching.names import filled, module_of, template, without_common_tail
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Rule = tuple[str, str]
 
-PATTERNS_TRIED = 200  # general patterns tried; what they do not explain is named key by key
+TRIED = 4_000_000  # keys on which patterns are tried; what these do not explain is named key by key
 
 
 def apply_renames(keys: Iterable[str], renames: Mapping[str, str]) -> dict[str, str]:
@@ -50,6 +50,7 @@ def rename_map(plan: KeyPlan) -> dict[str, str]:
     is nobody else's.
     """
     search = Search(plan)
+    search.set_aside()
     for change in plan.prefixes:
         search.take(_prefix_rules(change, search.wrong()))
     search.take([_wrapper_rule(token) for token in plan.dropped])
@@ -68,8 +69,9 @@ class Search:
         self._places = {**plan.renames, **dict(plan.reshaped)}
         homeless = (*plan.unexpected, *plan.unexpected_counters)
         self._names = {key: key for key in (*self._places, *homeless)}
+        self._homeless = set(homeless)
         self._reserved = {*self._places.values(), *plan.missing, *plan.missing_counters}
-        self._tries = PATTERNS_TRIED
+        self._tries = TRIED // max(len(self._names), 1)
 
     def wrong(self) -> dict[str, str]:
         """What is still not called as it should be: the name it has -> the name it should have."""
@@ -86,6 +88,28 @@ class Search:
             taken_any = True
             waiting = left
         return taken_any
+
+    def set_aside(self) -> None:
+        """Put what has no place out of the way where it bears the name of another's: "unused.features.16.bias"."""
+        in_the_way = {module_of(key) for key in self._homeless & self._reserved}
+        for module in sorted(in_the_way, key=len):
+            inside = f"{module}." if module else ""
+            everything = {key for key, name in self._names.items() if name.startswith(inside)}
+            if module and everything <= self._homeless:
+                self._set_aside(everything, rf"^{re.escape(inside)}", inside)
+                continue
+            for key in everything & self._reserved & self._homeless:
+                if module_of(key) == module:
+                    self._set_aside({key}, rf"^{re.escape(key)}$", key)
+
+    def _set_aside(self, keys: Iterable[str], pattern: str, beginning: str) -> None:
+        taken = self._reserved | set(self._names.values())
+        aside = "unused."
+        while any(aside + self._names[key] in taken for key in keys):
+            aside = f"_{aside}"
+        self.rules[pattern] = _verbatim(aside + beginning)
+        for key in keys:
+            self._names[key] = aside + self._names[key]
 
     def name_the_rest(self) -> None:
         """Name every key that is still wrong by itself; of a ring of names, one steps aside for a while."""

@@ -121,7 +121,10 @@ def _settle(
     others = {module.place: module for module in target}
     pairs = decided_pairs([*anchors, *_candidates(source, target)])
     chosen = [(by_place[i], others[j]) for i, j in pairs if i in by_place and j in others]
-    neighbours = {(ledger.source_modules[s], ledger.target_modules[t]) for s, t in ledger.module_pairs().items()}
+    neighbours = {
+        (ledger.source_modules[module_of(name)], ledger.target_modules[module_of(other)])
+        for name, other in ledger.pairs.items()
+    }
     for module, other in _supported(chosen, source, target, neighbours):
         for leaf, _ in module.leaves:
             ledger.pair(_joined(module.name, leaf), _joined(other.name, leaf))
@@ -159,7 +162,8 @@ def _supported(
     """Those pairs that are no coincidence of widths.
 
     Either the module before or after it is paired alike, or it has more than vectors and of the open
-    modules around it, on both sides, at least half have found a partner.
+    modules beside it, on both sides, at least half have found a partner, as have, on one side at
+    least, half of those in every block around it.
     """
     shares = (
         _shares([module for module, _ in chosen], source),
@@ -168,7 +172,7 @@ def _supported(
     firm = neighbours | {
         (module.place, other.place)
         for module, other in chosen
-        if not module.thin and shares[0][module_of(module.name)] >= 0.5 and shares[1][module_of(other.name)] >= 0.5
+        if not module.thin and _covered(*(shares[k][module_of(each.name)] for k, each in enumerate((module, other))))
     }
     forward = _reached(chosen, firm, -1)
     backward = _reached(reversed(chosen), firm, 1)
@@ -187,10 +191,28 @@ def _reached(
     return reached
 
 
-def _shares(chosen: Sequence[OpenModule], every: Sequence[OpenModule]) -> dict[str, float]:
-    """For each parent the share of its open modules that were chosen."""
-    found, all_of_them = (_counted(module_of(module.name) for module in modules) for modules in (chosen, every))
-    return {parent: found.get(parent, 0) / count for parent, count in all_of_them.items()}
+def _covered(source: Sequence[float], target: Sequence[float]) -> bool:
+    return source[0] >= 0.5 and target[0] >= 0.5 and max(min(source), min(target)) >= 0.5
+
+
+def _shares(chosen: Sequence[OpenModule], every: Sequence[OpenModule]) -> dict[str, list[float]]:
+    """For each parent of open modules the share of them that was chosen, then the same for each block around it."""
+    parents = [module_of(module.name) for module in every]
+    found = _counted(block for module in chosen for block in _around(module_of(module.name)))
+    all_of_them = _counted(block for parent in parents for block in _around(parent))
+    beside_found, beside = _counted(module_of(module.name) for module in chosen), _counted(parents)
+    return {
+        parent: [
+            beside_found.get(parent, 0) / beside[parent],
+            *(found.get(block, 0) / all_of_them[block] for block in _around(parent)),
+        ]
+        for parent in beside
+    }
+
+
+def _around(parent: str) -> list[str]:
+    """A module, the blocks around it, and the model as a whole."""
+    return [*ancestors(parent), ""]
 
 
 def _counted(parents: Iterable[str]) -> dict[str, int]:

@@ -128,7 +128,10 @@ def _family_name(members: Sequence[str], position: int) -> str:
     if len(members) == 1:
         return members[0]
     texts, numbers = template(members[0])
-    values = sorted(int(template(name)[1][position]) for name in members)
+    found = [template(name)[1][position] for name in members]
+    if any(len(number) > 9 for number in found):
+        return filled(texts, (*numbers[:position], "*", *numbers[position + 1 :]))
+    values = sorted(map(int, found))
     if values[-1] - values[0] == len(values) - 1:
         span = f"{{{values[0]}..{values[-1]}}}"
     else:
