@@ -6,6 +6,7 @@ import os
 
 from bnlint.engine import lint
 from bnlint.errors import UnreadableFile, UsageError
+from bnlint.matching import load_outcome
 from bnlint.model.raw_file import RawFile
 from bnlint.pairing import pair_up
 from bnlint.report import FileResult
@@ -149,6 +150,14 @@ def summary(pair: Pair) -> Iterator[str]:
     yield f"{len(pair.plan.renames)} of {len(pair.target.tensors)} keys match" + (
         f", {pair.plan.exact} by their own name" if pair.plan.exact < len(pair.plan.renames) else ""
     )
+    outcome = load_outcome(pair.plan, pair.source.tensors, pair.target.tensors, metadata=pair.source.metadata)
+    if outcome.strict_raises or outcome.loaded < outcome.keys:
+        loads = f"loads {outcome.loaded} of {outcome.keys}"
+        yield (
+            f"as they are, load_state_dict {'raises' if outcome.strict_raises else loads},"
+            f" with strict=False it {'raises' if outcome.nonstrict_raises else loads},"
+            f" a filter by name {'raises' if outcome.filter_raises else f'{loads} and says nothing'}"
+        )
     if pair.changes:
         layers = f"{len(pair.changes)} BatchNorm layer{'' if len(pair.changes) == 1 else 's'}"
         became = ", ".join(f"{len(changes)} {verdict}" for verdict, changes in pair.verdicts.items())

@@ -31,6 +31,8 @@ MAY_KNOW = {
     "fingerprint": FACTS,
     "baseline": {*FACTS, "fingerprint", "report"},
     "nearest": set(),
+    "matching": {*FACTS, "model"},
+    "pairing": {*FACTS, "matching", "model"},
     "discovery": FACTS,
     "overrides": {*FACTS, "ruleset", "settings"},
     "rulebook": {*FACTS, "overrides", "ruleset", "settings"},

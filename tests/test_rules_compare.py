@@ -17,6 +17,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from bnlint.config import load_config  # noqa: E402
 from bnlint.finding import Finding, Severity  # noqa: E402
+from bnlint.readers.contract import write_contract  # noqa: E402
+from bnlint.readers.opening import open_file  # noqa: E402
 from bnlint.report import Report  # noqa: E402
 from bnlint.run import run  # noqa: E402
 
@@ -410,3 +412,117 @@ def test_a_changed_head_is_a_note(stage: Stage) -> None:
     names: dict[str, object] = {"state_dict": torch.load(stage.before)}
     exec(lines[1], names)
     assert stage.model.load_state_dict(names["state_dict"], strict=False).missing_keys == ["fc.weight", "fc.bias"]
+
+
+TABLE = {"frozen-bn-drifted", "forward-pollution", "stats-replaced", "stats-did-not-follow"}
+
+
+def about_keys(report: Report) -> set[tuple[str, str]]:
+    """The rules about keys that spoke, and how loud."""
+    return {(each.rule, str(each.severity)) for each in of_the_pair(report) if each.rule not in TABLE}
+
+
+class Backboned(nn.Module):
+    """Another model around the network, as a detector is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = ResNet()
+        self.neck = nn.Sequential(nn.Conv2d(16, 8, 1), nn.BatchNorm2d(8))
+
+
+def fix_of(report: Report, rule: str) -> str:
+    """The program that a finding gives as its fix."""
+    (finding,) = [finding for finding in of_the_pair(report) if finding.rule == rule]
+    assert finding.fix is not None
+    return "\n".join(line.removeprefix("    ") for line in finding.fix.splitlines()[1:])
+
+
+def repaired(program: str, path: Path) -> dict[str, torch.Tensor]:
+    names = {"state_dict": torch.load(path)}
+    exec(program, names)
+    return names["state_dict"]
+
+
+def test_a_backbone_finds_its_place(stage: Stage) -> None:
+    torch.manual_seed(3)
+    model = Backboned()
+    report = stage.then(model.state_dict())
+    said = {
+        (finding.rule, str(finding.severity)) for finding in of_the_pair(report) if finding.rule != "stats-replaced"
+    }
+    assert said == {("prefix-mismatch", "info"), ("missing-pretrained-keys", "warning")}
+    loaded = model.load_state_dict(repaired(fix_of(report, "prefix-mismatch"), stage.before), strict=False)
+    assert not loaded.unexpected_keys and all(key.startswith("neck.") for key in loaded.missing_keys)
+
+
+def renamed(key: str) -> str:
+    return key.replace("layer", "stage").replace("bn", "norm").replace("downsample", "shortcut")
+
+
+def test_renamed_modules_load_after_the_fix(stage: Stage) -> None:
+    before = {renamed(key): value for key, value in stage.model.state_dict().items()}
+    torch.save(before, stage.before)
+    report = stage.then()
+    assert spoken(report) == {"no-matching-keys"}
+    (said,) = of_the_pair(report)
+    assert said.gravity == Severity.ERROR and said.message.startswith("none of 24 BatchNorm keys would be loaded")
+    assert verdicts(report) == "6 untouched"
+    stage.model.load_state_dict(repaired(fix_of(report, "no-matching-keys"), stage.before), strict=True)
+
+
+def against_keys(stage: Stage, state_dict: Mapping[str, object]) -> Report:
+    """A file against the key contract of the model."""
+    keys = stage.before.with_name("model.keys.yaml")
+    checkpoint = open_file(str(stage.before)).checkpoint
+    assert checkpoint is not None
+    with open(keys, "w", encoding="utf-8") as stream:
+        write_contract(checkpoint.state_dicts[0], stream)
+    torch.save(state_dict, stage.after)
+    return compared(stage.after, keys)
+
+
+def without(state_dict: Mapping[str, torch.Tensor], *words: str) -> dict[str, torch.Tensor]:
+    return {key: value for key, value in state_dict.items() if not any(word in key for word in words)}
+
+
+FILES: dict[str, tuple[Callable[[Mapping[str, torch.Tensor]], dict[str, torch.Tensor]], set[tuple[str, str]]]] = {
+    "as it is": (dict, set()),
+    "parameters only": (
+        lambda file: without(file, "running_", "num_batches_tracked"),
+        {("running-stats-not-loaded", "error"), ("missing-pretrained-keys", "info")},
+    ),
+    "half a layer": (
+        lambda file: without(file, "layer1.0.bn1.weight", "layer1.0.bn1.running_mean"),
+        {("split-batchnorm", "error")},
+    ),
+    "no head": (lambda file: without(file, "fc."), {("missing-pretrained-keys", "info")}),
+    "half a network": (lambda file: without(file, "layer2."), {("missing-pretrained-keys", "warning")}),
+    "wrapped": (lambda file: {f"module.{key}": value for key, value in file.items()}, {("prefix-mismatch", "error")}),
+    "another width": (lambda file: dict(ResNet(width=4).state_dict()), {("shape-mismatch", "error")}),
+    "more layers": (lambda file: dict(ResNet((1, 1, 1)).state_dict()), {("unexpected-pretrained-keys", "warning"),
+                                                                       ("head-shape-mismatch", "info")}),
+    "gray images": (
+        lambda file: {**file, "conv1.weight": file["conv1.weight"][:, :1].clone()}, {("shape-mismatch", "info")}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_file_against_the_keys_of_a_model(stage: Stage, kind: str) -> None:
+    """What is said of each file, and that torch does with it what the row of the pair says."""
+    make, expected = FILES[kind]
+    file = make(stage.model.state_dict())
+    report = against_keys(stage, file)
+    assert about_keys(report) == expected
+    (note,) = [str(each.note) for each in report.files if each.kind == "pair"]
+    assert ("load_state_dict raises" in note) is raises(stage.model, file, strict=True)
+    assert ("with strict=False it raises" in note) is raises(stage.model, file, strict=False)
+
+
+def raises(model: nn.Module, file: Mapping[str, torch.Tensor], *, strict: bool) -> bool:
+    try:
+        copy.deepcopy(model).load_state_dict(file, strict=strict)
+    except RuntimeError:
+        return True
+    return False

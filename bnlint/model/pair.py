@@ -35,6 +35,7 @@ class Pair:
     """
 
     __slots__ = (
+        "_filled",
         "_heads",
         "after",
         "before",
@@ -71,6 +72,7 @@ class Pair:
         self.same_elsewhere = same_elsewhere
         self.other_tensors = other_tensors
         self.declared_different = declared_different
+        self._filled: frozenset[str] | None = None
         self._heads: tuple[frozenset[str], frozenset[str]] | None = None
 
     @property
@@ -102,6 +104,13 @@ class Pair:
     def matched_by_name(self) -> frozenset[str]:
         """The keys, num_batches_tracked left out, that both sides have, whatever the shape."""
         return frozenset(key for key in self.source.tensors if key in self.target.tensors and not key.endswith(COUNTER))
+
+    @property
+    def filled(self) -> frozenset[str]:
+        """The target keys that the plan fills."""
+        if self._filled is None:
+            self._filled = frozenset(self.plan.renames.values())
+        return self._filled
 
     @property
     def source_head(self) -> frozenset[str]:
@@ -237,7 +246,7 @@ class Change:
     @property
     def eps(self) -> tuple[float | None, float | None]:
         """The eps of R and of M; None where the source does not say it (a plain state dict never does)."""
-        return _known_eps(self.before), _known_eps(self.after)
+        return known_eps(self.before), known_eps(self.after)
 
     @property
     def batches(self) -> int | None:
@@ -293,7 +302,8 @@ class Change:
         )
 
 
-def _known_eps(layer: BatchNorm) -> float | None:
+def known_eps(layer: BatchNorm) -> float | None:
+    """The eps that the source of a layer says; None where it says none."""
     if isinstance(layer, PromisedBatchNorm):
         return layer.promised_eps
     return None if layer.module is None else layer.module.eps

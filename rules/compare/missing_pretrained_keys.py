@@ -52,13 +52,21 @@ def missing_pretrained_keys(both: Pair) -> Iterator[Finding]:
                 severity=Severity.INFO if head or both.declared_different else None,
                 evidence={"family": family, "keys": count, "head": head},
             )
-    if plan.missing_counters:
-        yield counters(both)
+    alone = [key for key in plan.missing_counters if is_filled(both, key)]
+    if alone:
+        yield counters(both, alone)
+
+
+def is_filled(both: Pair, counter: str) -> bool:
+    """True where the layer of this counter is filled but for it; else the counter is missing with its module."""
+    layer = both.target.batchnorm(counter.rpartition(".")[0])
+    filled = both.filled
+    return layer is not None and any(layer.key(leaf) in filled for leaf in layer.tensors)
 
 
 def left_over(both: Pair) -> list[str]:
     """The keys that nothing fills; of a layer that is filled in part, other rules speak."""
-    filled = {*both.plan.renames.values()}
+    filled = both.filled
     split = {
         layer.key(leaf)
         for layer in both.target.batchnorms
@@ -74,8 +82,7 @@ def what(both: Pair) -> str:
     return "would stay as initialised: the checkpoint has no such keys"
 
 
-def counters(both: Pair) -> Finding:
-    missing = both.plan.missing_counters
+def counters(both: Pair, missing: list[str]) -> Finding:
     strict = any(version >= 2 for version in both.source.versions.values())
     loads = "load_state_dict raises for them, and only with strict=True" if strict else "load_state_dict accepts that"
     return Finding(

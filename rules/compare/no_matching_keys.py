@@ -47,12 +47,9 @@ def no_matching_keys(both: Pair, *, least: float = 0.5) -> Iterator[Finding]:
     matched = both.matched_by_name
     if not total or (len(matched) >= least * total and not unmatched_batchnorm(both, matched)):
         return
-    what = "keys"
+    what, count = "keys", len(matched)
     if matched and unmatched_batchnorm(both, matched):
-        what, total = "BatchNorm keys", min(len(both.source.batchnorms), len(both.target.batchnorms)) * 4
-        count = 0
-    else:
-        count = len(matched)
+        what, count, total = "BatchNorm keys", 0, min(map(len, batchnorm_keys(both)))
     elsewhere = sum(not key.endswith("num_batches_tracked") for key in both.plan.renames)
     yield Finding(
         both.at(),
@@ -68,8 +65,17 @@ def no_matching_keys(both: Pair, *, least: float = 0.5) -> Iterator[Finding]:
 
 def unmatched_batchnorm(both: Pair, matched: frozenset[str]) -> bool:
     """True where both sides have BatchNorm and not one of its keys has a place."""
-    keys = {layer.key(leaf) for layer in both.source.batchnorms for leaf in layer.tensors}
-    return bool(keys and both.target.batchnorms) and not keys & matched
+    loaded, wanted = batchnorm_keys(both)
+    return bool(loaded and wanted) and loaded.isdisjoint(matched)
+
+
+def batchnorm_keys(both: Pair) -> tuple[set[str], set[str]]:
+    """The BatchNorm keys of source and target, counters left out."""
+    source, target = (
+        {layer.key(leaf) for layer in side.batchnorms for leaf in layer.tensors if leaf != "num_batches_tracked"}
+        for side in (both.source, both.target)
+    )
+    return source, target
 
 
 def severity(both: Pair, matched: int) -> Severity | None:

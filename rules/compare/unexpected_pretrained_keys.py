@@ -53,8 +53,9 @@ def unexpected_pretrained_keys(both: Pair) -> Iterator[Finding]:
                 severity=Severity.INFO if fine else None,
                 evidence={"family": family, "keys": count, "head": head},
             )
-    if plan.unexpected_counters:
-        yield counters(both)
+    alone = [key for key in plan.unexpected_counters if is_loaded(both, key)]
+    if alone:
+        yield counters(both, alone)
 
 
 def whose(both: Pair) -> str:
@@ -67,8 +68,13 @@ def is_apart(both: Pair, keys: list[str]) -> bool:
     return places.isdisjoint(key.partition(".")[0] for key in keys)
 
 
-def counters(both: Pair) -> Finding:
-    unexpected = both.plan.unexpected_counters
+def is_loaded(both: Pair, counter: str) -> bool:
+    """True where the layer of this counter has a place but for it; else the counter is left over with its module."""
+    layer = both.source.batchnorm(counter.rpartition(".")[0])
+    return layer is not None and any(layer.key(leaf) in both.plan.renames for leaf in layer.tensors)
+
+
+def counters(both: Pair, unexpected: list[str]) -> Finding:
     return Finding(
         both.at((), () if both.into_checkpoint else unexpected),
         f"{len(unexpected)} num_batches_tracked keys of the {whose(both)} have no place"
