@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "check": "lint checkpoints: files, folders and patterns",
+    "fix": "repair what can be repaired without loss, to a new file",
     "rules": "list the rules",
     "explain": "say what a rule finds, why it hurts, and what to do",
     "init": "write a commented .bnlint.yaml",
