@@ -538,11 +538,9 @@ def test_batches_come_in_several_forms(healthy: Any) -> None:
     images = [images for images, _ in data(16)]
     forms: list[list[Any]] = [images, [(each, 0) for each in images], [[each] for each in images]]
     forms.append([{"x": each} for each in images])
-    said_of = []
     model = copy.deepcopy(healthy)
     reset(model)
-    for form in forms:
-        said_of.append(said(gap(model, form).findings))
+    said_of = [said(gap(model, form).findings) for form in forms]
     said_of.append(said(gap(nn.DataParallel(model), images, forward=lambda net, each: net(each)).findings))
     assert said_of[0] and said_of == [said_of[0]] * 5
 

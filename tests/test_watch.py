@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import io
+import os
+import re
+import subprocess
 import sys
 import types
 import warnings
@@ -539,6 +542,23 @@ def test_a_fit_of_lightning(package: str, tmp_path: Path) -> None:
     assert callback.watching is not None
     assert layers(callback.watching.findings, FROZEN) == ["backbone.bn1", "backbone.bn2"]
     assert callback.watching.batches == 6
+
+
+# -- the example --------------------------------------------------------------------------------------------
+
+
+def test_the_example_notices_what_it_says() -> None:
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    script = os.path.join(root, "examples", "live.py")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    printed = dict(re.findall(r"^== (.*)\n((?:(?!== ).*\n)*)", done.stdout, re.M))
+    assert list(printed) == ["a plain loop", "Hugging Face Trainer", "Lightning", "a test", "data"]
+    for name, text in printed.items():
+        rule = "recalibration-gap" if name == "data" else FROZEN
+        assert f"[{rule}]" in text or text.startswith("not here"), name
+    assert "main.bn1, main.bn2: weight and bias need no gradient" in printed["a plain loop"]
 
 
 def test_the_public_names_are_these() -> None:
