@@ -97,7 +97,7 @@ def compare(raw: RawFile, comparison: Comparison, rules: RuleSet, settings: Sett
         return None
     path = comparison.reference
     try:
-        with open_reference(path, settings.assumed) as reference:
+        with _reference(comparison, settings) as reference:
             pair = _pair(raw.checkpoint, reference, comparison)
     except UsageError as problem:
         raise UsageError(f"{comparison.place}: {problem}") from None
@@ -107,6 +107,12 @@ def compare(raw: RawFile, comparison: Comparison, rules: RuleSet, settings: Sett
     for finding in (*verdict.findings, *(finding for finding, _ in verdict.suppressed)):
         finding.reference = path
     return Compared(_result(raw, path, pair), verdict)
+
+
+def _reference(comparison: Comparison, settings: Settings) -> Reference:
+    if comparison.model is not None:
+        return Reference("model", [comparison.model])
+    return open_reference(comparison.reference, settings.assumed)
 
 
 def _pair(checkpoint: Checkpoint, reference: Reference, comparison: Comparison) -> Pair:

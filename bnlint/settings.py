@@ -9,6 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from bnlint.model.state_dict import StateDict
     from bnlint.ruleset import Rule
 
 
@@ -97,10 +98,11 @@ class Comparison:
     `checkpoint` is a path, or a pattern as in .gitignore; "" is every checkpoint of the run. `rename` maps
     regular expressions to what stands in place of them in the names of what is loaded. `different` is True
     where the two are not the same network and are known not to be; `shallow` reads keys and BatchNorm only.
-    `place` says where the user asked for it: ".bnlint.yaml:12:5", or "--reference".
+    `place` says where the user asked for it: ".bnlint.yaml:12:5", or "--reference". `model` is what the
+    code called `reference` built, where that is no path.
     """
 
-    __slots__ = ("checkpoint", "different", "place", "reference", "rename", "shallow")
+    __slots__ = ("checkpoint", "different", "model", "place", "reference", "rename", "shallow")
 
     def __init__(
         self,
@@ -111,6 +113,7 @@ class Comparison:
         different: bool = False,
         shallow: bool = False,
         place: str = "--reference",
+        model: StateDict | None = None,
     ) -> None:
         self.reference = reference
         self.checkpoint = checkpoint
@@ -118,6 +121,7 @@ class Comparison:
         self.different = different
         self.shallow = shallow
         self.place = place
+        self.model = model
 
 
 class Settings:

@@ -36,6 +36,8 @@ def main(argv: Sequence[str]) -> int:
     config = _config(said)
     if said.reference is not None:
         _expect_reference(said.reference)
+    if said.model is not None:
+        _compare_with_model(config, said)
     report = run(
         _paths(said),
         config,
@@ -45,6 +47,8 @@ def main(argv: Sequence[str]) -> int:
         baseline=baseline,
         watch=_watch(said),
     )
+    if said.model is not None:
+        report.executed.append(said.model)
     _complain(report, config, baseline, said)
     if said.write_baseline is not None:
         _write_baseline(said.write_baseline, report, said.force)
@@ -90,6 +94,19 @@ def _expect_reference(path: str) -> None:
         expect_reference(path)
     except UsageError as problem:
         raise UsageError(f"--reference: {problem}") from None
+
+
+def _compare_with_model(config: Config, said: Arguments) -> None:
+    """Compare every checkpoint with what the user's function builds. UsageError where it builds nothing."""
+    from bnlint.factory import build
+    from bnlint.settings import Comparison
+
+    factory = str(said.model)
+    try:
+        model = build(factory, said.model_timeout)
+    except UsageError as problem:
+        raise UsageError(f"--model: {problem}") from None
+    config.compare.append(Comparison(factory, model=model, shallow=said.shallow, place="--model"))
 
 
 def _names(words: Sequence[str]) -> list[str]:

@@ -23,6 +23,8 @@ class Arguments:
         self.severity: list[str] = []
         self.key: str | None = None
         self.reference: str | None = None
+        self.model: str | None = None
+        self.model_timeout: float | None = None
         self.shallow = False
         self.momentum: float | None = None
         self.eps: float | None = None
@@ -121,6 +123,13 @@ def _parser() -> Parser:
         help="also compare each checkpoint with FILE, which came before: an older checkpoint, the pretrained one,"
         " or a key contract",
     )
+    add(
+        "--model",
+        metavar="MODULE:FUNCTION",
+        help="also compare each checkpoint with the model that your function builds, such as package.models:resnet."
+        " This runs your code, in a process of its own, and needs torch",
+    )
+    add("--model-timeout", type=float, metavar="SECONDS", help="how long that may take (60)")
     add(
         "--shallow",
         action="store_true",

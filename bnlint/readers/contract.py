@@ -16,7 +16,7 @@ from __future__ import annotations
 from bnlint.errors import UnreadableFile
 from bnlint.model.batchnorm import LEAVES
 from bnlint.model.digest import DIGITS, PromisedBatchNorm, digest
-from bnlint.model.pair import AFFINE, STATISTICS
+from bnlint.model.pair import AFFINE, STATISTICS, known_eps
 from bnlint.model.state_dict import StateDict
 from bnlint.model.tensor import ITEM_SIZE, Tensor
 from bnlint.readers.batchnorms import groups_in
@@ -55,13 +55,14 @@ def write_contract(state_dict: StateDict, stream: TextIO) -> None:
 
 def _facts(layer: BatchNorm) -> Iterator[tuple[str, object]]:
     for name, leaves in (("affine", AFFINE), ("statistics", STATISTICS)):
-        digits = digest(layer, leaves)
+        digits = layer.digests.get(" ".join(leaves)) if isinstance(layer, PromisedBatchNorm) else digest(layer, leaves)
         if digits is not None:
             yield name, f'"{digits}"' if digits.isdigit() else digits
     if layer.num_batches_tracked is not None:
         yield "batches", layer.num_batches_tracked
-    if layer.module is not None and layer.module.eps is not None:
-        yield "eps", repr(layer.module.eps)
+    eps = known_eps(layer)
+    if eps is not None:
+        yield "eps", repr(eps)
 
 
 def quoted(name: str) -> str:
