@@ -59,7 +59,7 @@ def match(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> KeyPlan
     return KeyPlan(
         renames,
         prefixes=prefixes,
-        undecided=[change for change in undecided if _still_open(change, ledger)],
+        undecided=undecided,
         dropped=_dropped(renames),
         moved={module_of(key): module_of(other) for key, other in renames.items() if loaded.names[key] in moved},
         missing=[key for key in missing if not is_counter(key)],
@@ -105,10 +105,6 @@ def _count(prefixes: Iterable[PrefixChange], pairs: Mapping[str, str]) -> set[st
         for name in explained:
             del left[name]
     return set(left)
-
-
-def _still_open(change: PrefixChange, ledger: Ledger) -> bool:
-    return any(change.apply(name) in ledger.target for name in ledger.source)
 
 
 def _dropped(renames: Mapping[str, str]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bnlint.matching.names import module_of
-from bnlint.model.batchnorm import COUNTER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +33,8 @@ def follow(
 def _wanted(name: str, modules: Mapping[str, str], prefixes: Sequence[PrefixChange]) -> list[str]:
     module = module_of(name)
     if module in modules:
+        leaf = name[len(module) :].removeprefix("." if module else "")
         other = modules[module]
-        return [f"{other}.{COUNTER}" if other else COUNTER]
+        return [f"{other}.{leaf}" if other else leaf]
     changed = [change.apply(name) for change in prefixes]
     return [name, *(other for other in changed if other is not None)]

@@ -6,7 +6,7 @@ from bnlint.matching.names import module_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from bnlint.matching.names import Shape
 
@@ -45,6 +45,12 @@ class Ledger:
         """True where both names are open and of one shape."""
         shape = self.source.get(name)
         return shape is not None and self.target.get(other) == shape
+
+    def withhold(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Take names out of what is open without a pair: what contests them is as good."""
+        for name, other in pairs:
+            self.source.pop(name, None)
+            self.target.pop(other, None)
 
     def module_pairs(self) -> dict[str, str]:
         """Where the modules went, as far as their tensors did: source module -> target module."""

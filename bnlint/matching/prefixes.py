@@ -24,17 +24,19 @@ RIVALS = 8  # a tail found under more heads than this says nothing about any of 
 def change_prefixes(ledger: Ledger) -> tuple[list[PrefixChange], list[PrefixChange]]:
     """Settle all names that a change of prefix explains, the best change first.
 
-    Returns the changes made, and the largest that were not because another would have explained as much.
+    Returns the changes made, and those between which nothing decides: what they contest is withheld.
     """
     trial = Trial(ledger)
     queue = [(-len(ledger.source) * 2, change) for change in _voted(ledger)]
     queue.sort()
+    unconvincing: list[tuple[int, Candidate]] = []
     made: list[PrefixChange] = []
     undecided: list[PrefixChange] = []
     while queue:
         _, change = heappop(queue)
         claim = trial.claim(change)
         if not claim.convincing:
+            unconvincing.append((-claim.score, change))
             continue
         if queue and -claim.score > queue[0][0]:  # it explained more before others took their part
             heappush(queue, (-claim.score, change))
@@ -42,12 +44,15 @@ def change_prefixes(ledger: Ledger) -> tuple[list[PrefixChange], list[PrefixChan
         rivals = _rivals(claim, queue, trial)
         if rivals:
             queue = sorted(entry for entry in queue if entry[1] not in {rival.change for rival in rivals})
-            if not undecided:
-                undecided = [each.described() for each in (claim, *rivals) if each.wraps]
+            if claim.wraps:
+                undecided += [each.described() for each in (claim, *rivals)]
+                ledger.withhold(pair for each in (claim, *rivals) for pair in each.pairs)
             continue
         for name, other in claim.pairs:
             ledger.settle(name, other)
         made.append(claim.described())
+        queue = sorted([*queue, *unconvincing])  # among fewer names these may say more
+        unconvincing = []
     return made, undecided
 
 
@@ -76,8 +81,8 @@ class Claim:
 
     @property
     def wraps(self) -> bool:
-        """True for a prefix that is only taken off or only put on."""
-        return "" in self.change
+        """True for a prefix that is only taken off or only put on, or that is a wrapper's known name."""
+        return "" in self.change or self._known()
 
     @property
     def convincing(self) -> bool:
