@@ -416,6 +416,9 @@ WRONG = {
     "extends: strct": "2:10: extends: strct is no file; presets are recommended, strict, quiet; did you mean strict?",
     "extends: [strict]": "2:10: extends is text, not a list",
     "compare: [{checkpoint: a}]": "2:11: a comparison needs reference",
+    "compare: [{checkpoint: a, reference: b, shallow: 3}]": "2:50: compare.shallow is true or false, not 3",
+    "compare: [{checkpoint: a, reference: b, diferent: yes}]": "2:41: unknown key diferent in compare; allowed:"
+    " checkpoint, reference, rename, different, shallow; did you mean different?",
     "compare: [{checkpoint: a, reference: b, rename: {'(': ''}}]": "2:50: compare.rename: ( is not a regular"
     " expression: missing ), unterminated subpattern at position 0",
     "rules: {odd-layer: !!str off}\nfail-on: !!python/name:os.system x": "3:10: tags have no meaning in a"
@@ -592,6 +595,7 @@ RIGHT = [
     "rules: {odd-layer: off, even-layer: {severity: off, possible: info}}",
     "rules: {odd-layer: {names: [x], strict: no, word: w, at-least: 0, fraction: 2}}",
     "compare: [{checkpoint: a.pth, reference: b.pth, rename: {'^module\\.': ''}}]",
+    "compare: [{checkpoint: 'runs/*.pth', reference: b.keys.yaml, different: true, shallow: no}]",
     "overrides: [{layers: ['backbone.*'], rules: {}, reason: r}]",
 ]
 # What only bnlint can see: YAML's own troubles, files, dates that are none, regular expressions.
