@@ -107,9 +107,8 @@ def main() -> None:
     print("|--|--:|--:|")
     print(f"| training step | {1e3 * step:.1f} | |")
     print(f"| under watch | {1e3 * median(watched):.1f} | {median(watched) / step - 1:+.2%} |")
-    print(
-        f"| difference within pairs (quartiles) | {1e3 * difference:.2f} | {difference / step:+.2%} ({low / step:+.1%} to {high / step:+.1%}) |"
-    )
+    quartiles = f"{low / step:+.1%} to {high / step:+.1%}"
+    print(f"| difference within pairs (quartiles) | {1e3 * difference:.2f} | {difference / step:+.2%} ({quartiles}) |")
     print(f"| the hooks alone, per step | {1e3 * hooks:.3f} | {hooks / step:.2%} |")
     print(f"| start and stop, once | {1e3 * around:.0f} | |")
 

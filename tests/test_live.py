@@ -259,6 +259,12 @@ def recomputed(model: nn.Module) -> nn.Module:
     return model
 
 
+def flattened(model: nn.Module) -> nn.Module:
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    return FullyShardedDataParallel(model, device_id=torch.device("cpu"))
+
+
 WRAPPERS = (
     nn.DataParallel,
     torch.compile,
@@ -286,6 +292,15 @@ def test_what_is_put_around_a_model_is_looked_through(
         warnings.simplefilter("ignore")
         wrapped = wrap(model)
     assert told(wrapped) == plain
+
+
+def test_parameters_that_were_flattened_away(healthy: Any, process_group: None) -> None:
+    """FSDP without the original parameters: the buffers, and so the statistics, are still there."""
+    model = copy.deepcopy(healthy)
+    model.bn1.running_var[1] = float("nan")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert told(flattened(model))["nonfinite-running-stats"] == ("error", {"bn1"})
 
 
 def test_an_averaged_model_keeps_its_names(healthy: Any) -> None:
@@ -360,7 +375,7 @@ def test_layers_without_numbers_are_judged_by_their_modes(lazily: bool) -> None:
             model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
     for parameter in model[1].parameters():
         parameter.requires_grad = False
-    report = check(model)
+    report = check(model, deep=True)
     assert told(model) == {"frozen-bn-in-train-mode": ("error", {"1"})}
     assert report.files[0].note is not None and "2 BatchNorm layers left out" in report.files[0].note
     assert report.files[0].status == "checked"
@@ -411,6 +426,11 @@ def test_models_without_batchnorm() -> None:
         report = check(model)
         assert not report.findings and report.exit_code == 0
         assert report.files[0].status == "nothing-to-check"
+
+
+def test_what_is_no_model(healthy: Any) -> None:
+    with pytest.raises(UsageError, match="not at OrderedDict"):
+        bnlint.torch.check(healthy.state_dict())
 
 
 # -- options and the helper for tests --------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
+from bnlint.errors import UsageError
 from bnlint.model.batchnorm import BatchNorm
 from bnlint.model.checkpoint import Checkpoint
 from bnlint.model.state_dict import TRANSPORT, StateDict
@@ -34,18 +35,20 @@ _NOT_NUMBERS = ("complex", "q", "bits", "float4", "uint1", "uint2", "uint3", "ui
 class Live:
     """A live model, read: `tree` is what the rules see of its modules, `layers` are its BatchNorm modules by name.
 
-    Making one reads the names, shapes, modes and settings, no number. The model is left as it is.
+    Making one reads the names, shapes, modes and settings, no number. The model is left as it is. UsageError
+    for what is no model.
     """
 
     def __init__(self, model: nn.Module) -> None:
+        if not isinstance(model, nn.Module):
+            raise UsageError(f"bnlint.torch looks at a torch.nn.Module, not at {type(model).__name__}")
         self._handles: dict[int, Tensor] = {}
         self._tensors: dict[int, torch.Tensor] = {}  # by the identity of their handles
-        found: dict[int, nn.Module] = {}
-        self._found = found
+        self._found: dict[int, nn.Module] = {}  # its BatchNorm modules, by identity, in the order of the walk
         self._model: Model = Walk(self._parts, ORIGIN).model(unwrapped(model), "")
         self.tree: ModuleTree = self._model.tree
         self.layers: dict[str, nn.Module] = {
-            module.name: layer for module, layer in zip(self.tree.batchnorms, found.values(), strict=True)
+            module.name: layer for module, layer in zip(self.tree.batchnorms, self._found.values(), strict=True)
         }
 
     def checkpoint(self) -> Checkpoint:

@@ -7,6 +7,7 @@ from itertools import islice
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
 from bnlint.errors import UsageError
@@ -79,9 +80,9 @@ def _accumulate(
     for module in model.modules():
         module.training = True
     for layer in layers:
-        if callable(reset := getattr(layer, "reset_running_stats", None)):
-            reset()
-            layer.momentum = None  # type: ignore[assignment]
+        if isinstance(layer, _BatchNorm) and layer.running_mean is not None:
+            layer.reset_running_stats()
+            layer.momentum = None
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     count = 0
     with torch.no_grad():
