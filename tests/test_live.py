@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 from networks import ResNet, batch, trained  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
-from torch.nn.functional import max_pool2d, relu  # noqa: E402
+from torch.nn.functional import cross_entropy, max_pool2d, relu  # noqa: E402
 
 import bnlint  # noqa: E402
 import bnlint.torch  # noqa: E402
@@ -292,6 +292,43 @@ def test_what_is_put_around_a_model_is_looked_through(
         warnings.simplefilter("ignore")
         wrapped = wrap(model)
     assert told(wrapped) == plain
+
+
+def in_a_graph(model: nn.Module) -> nn.Module:
+    return torch.compile(model, backend="aot_eager")
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        nn.parallel.DistributedDataParallel,
+        in_a_graph,
+        lambda model: in_a_graph(nn.parallel.DistributedDataParallel(model)),
+        fully_sharded,
+        fully_sharded_2,
+    ],
+)
+def test_what_is_put_around_a_model_is_trained_under_watch_and_recalibrated(
+    wrap: Callable[[Any], nn.Module], healthy: Any, process_group: None
+) -> None:
+    model = copy.deepcopy(healthy)
+    model.bn1.requires_grad_(False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wrapped = wrap(model)
+        assert not gap(wrapped, data()).findings
+        optimizer = torch.optim.SGD([each for each in wrapped.parameters() if each.requires_grad], 0.01)
+        with bnlint.torch.watch(wrapped, every=2, on_findings=list, isolated=True) as watching:
+            for i in range(3):
+                images, labels = batch(8)
+                optimizer.zero_grad()
+                cross_entropy(wrapped(images + (float("nan") if i == 2 else 0)), labels).backward()
+                optimizer.step()
+    assert watching.batches == 3
+    (frozen, *nonfinite) = watching.findings
+    assert (frozen.rule, frozen.location.layers) == ("frozen-bn-in-train-mode", ("bn1",))
+    assert {finding.location.layers for finding in nonfinite} == {(layer,) for layer in Live(model).layers}
+    assert all(finding.message.endswith("since batch 3") for finding in nonfinite)
 
 
 def test_parameters_that_were_flattened_away(healthy: Any, process_group: None) -> None:
