@@ -240,12 +240,15 @@ def _pairs(nodes: list[Node], end: int | None = None) -> list[Item]:
 def _opcodes(code: bytes) -> Iterator[tuple[OpcodeInfo, object, int, int]]:
     """The opcodes of a pickle with their operands, and the bytes where each begins and ends."""
     before: tuple[OpcodeInfo, object, int] | None = None
-    for count, (opcode, value, start) in enumerate(genops(code)):
-        if count > OPCODE_LIMIT:
-            raise UnreadableFile("limit", f"the pickle has more than {OPCODE_LIMIT} opcodes")
-        if before is not None:
-            yield *before, start or 0
-        before = opcode, value, start or 0
+    try:
+        for count, (opcode, value, start) in enumerate(genops(code)):
+            if count > OPCODE_LIMIT:
+                raise UnreadableFile("limit", f"the pickle has more than {OPCODE_LIMIT} opcodes")
+            if before is not None:
+                yield *before, start or 0
+            before = opcode, value, start or 0
+    except ValueError:
+        raise UnreadableFile("pickle", "the pickle is damaged") from None
     if before is not None:
         yield *before, before[2] + 1
 
