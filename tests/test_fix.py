@@ -155,7 +155,7 @@ def test_a_rename_map_that_matching_wrote_makes_the_file_load(network: ResNet, f
     save(network.state_dict(), "wanted.pth")
     old, wanted = open_file(f"old.{ending}"), open_file("wanted.pth")
     plan = match(old.checkpoint.state_dicts[0].tensors, wanted.checkpoint.state_dicts[0].tensors)
-    Path("map.yaml").write_text(yaml.safe_dump(rename_map(plan), sort_keys=False))
+    Path("map.yaml").write_text(yaml.safe_dump({"rename": rename_map(plan)}, sort_keys=False))
     fix(f"old.{ending}", "--rename", "map.yaml", "-o", f"new.{ending}")
     ResNet().load_state_dict(load(f"new.{ending}"), strict=True)
 
@@ -433,6 +433,23 @@ def test_every_protocol_of_pickle_is_edited(network: ResNet, fix, protocol: int)
     written = torch.load("new.ckpt", weights_only=False)  # weights_only knows protocol 2 alone
     assert list(written["state_dict"]) == list(network.state_dict())
     expect_same(written["ema"]["module"], checkpoint["ema"]["module"])
+
+
+class Counting(nn.BatchNorm2d):
+    """A layer with extra state, which is no tensor."""
+
+    def get_extra_state(self) -> object:
+        return {"seen": 3}
+
+    def set_extra_state(self, state: object) -> None:
+        assert state == {"seen": 3}
+
+
+def test_extra_state_goes_with_its_module(fix) -> None:
+    model = nn.Sequential(OrderedDict(bn=Counting(4)))
+    torch.save(nn.DataParallel(model).state_dict(), "old.pth")
+    fix("old.pth", "--strip-prefix", "module", "-o", "new.pth")
+    model.load_state_dict(load("new.pth"), strict=True)
 
 
 def test_a_state_dict_of_one_key_is_edited(fix) -> None:

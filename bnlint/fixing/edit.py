@@ -72,7 +72,11 @@ class Edit:
     def metadata(self) -> dict[str, str]:
         """What the entries of torch's `_metadata` are called in the new file; those that have no place any more
         are left out."""
-        return renamed_modules(self.state_dict.metadata or {}, {key: self.name(key) for key in self.state_dict.tensors})
+        return self.modules(self.state_dict.metadata or {})
+
+    def modules(self, modules: Iterable[str]) -> dict[str, str]:
+        """What modules are called in the new file; those that have no place any more are left out."""
+        return renamed_modules(modules, {key: self.name(key) for key in self.state_dict.tensors})
 
 
 def renamed_modules(modules: Iterable[str], names: Mapping[str, str]) -> dict[str, str]:

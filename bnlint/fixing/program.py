@@ -63,6 +63,15 @@ class Node:
             return None
         return made.value.decode("latin1") if isinstance(made.value, bytes) else str(made.value)
 
+    @property
+    def storage(self) -> tuple[str, str]:
+        """Name and device of the storage that a persistent id asks for: ("storage", type, name, device, elements)."""
+        identity = self.parts[0].object.elements
+        if len(identity) < 5:
+            raise _foreign(self.opcode)
+        name = identity[2].object
+        return name.text if name.text is not None else str(name.value), identity[3].text or "cpu"
+
 
 class Item:
     """A pair of a mapping: its key, its value, and where the bytes that add it end."""
@@ -95,10 +104,9 @@ class Program:
         except (ValueError, LookupError, AttributeError) as error:
             raise _foreign(type(error).__name__) from None
 
-    def keys(self) -> list[str]:
+    def storage_names(self) -> list[str]:
         """The names of the storages that the program asks for, in order."""
-        found = [node.parts[0].object.parts[2].object.value for node in self.storages]
-        return list(dict.fromkeys(each.decode("latin1") if isinstance(each, bytes) else str(each) for each in found))
+        return [node.storage[0] for node in self.storages]
 
     def _read(self) -> Node:
         for opcode, value, start, end in _opcodes(self.code):

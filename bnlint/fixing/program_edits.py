@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from bnlint.fixing.edit import Edit, NewTensor
     from bnlint.fixing.program import Item, Node
 
+_NODES_OF_A_TENSOR = 64
 NESTING_LIMIT = 40  # objects that are made again inside each other
 _STORAGE_TYPES = {
     "float64": "DoubleStorage", "float32": "FloatStorage", "float16": "HalfStorage", "bfloat16": "BFloat16Storage",
     "int64": "LongStorage",
 }  # fmt: skip
 WRITABLE = frozenset(_STORAGE_TYPES)  # dtypes of new tensors
+_EXTRA_STATE = "_extra_state"  # what Module.get_extra_state() returned
 
 
 class EditedPickle:
@@ -44,13 +46,13 @@ def edited(code: bytes, edits: Sequence[Edit], taken: Sequence[str]) -> EditedPi
 
     UnreadableFile where the pickle is not as a pickler writes it, or a state dict not as torch builds it.
     """
-    program = Program(plain(code))
     storages = _Storages(taken)
+    program = Program(plain(code))
     patches = _Patches(program)
     for edit in edits:
         _edit(edit, program, patches, storages)
     changed = patches.made()
-    removed = set(program.keys()) - set(Program(changed).keys())
+    removed = set(program.storage_names()) - set(Program(changed).storage_names())
     return EditedPickle(changed, storages.added, removed)
 
 
@@ -74,7 +76,7 @@ class _Storages:
 def _edit(edit: Edit, program: Program, patches: _Patches, storages: _Storages) -> None:
     mapping, items = _find(edit, program)
     for name, item in items.items():
-        new = edit.name(name)
+        new = _name(name, edit)
         if name in edit.dropped:
             patches.replace(item.key.start, item.end, b"")
             continue
@@ -88,6 +90,15 @@ def _edit(edit: Edit, program: Program, patches: _Patches, storages: _Storages) 
         made = _string(edit.name(added)) + _tensor(tensor, storages.add(tensor), _device(beside))
         patches.replace(beside.end, beside.end, made + (b"s" if beside.end > beside.value.end else b""))
     _edit_metadata(edit, mapping, patches)
+
+
+def _name(key: str, edit: Edit) -> str:
+    """What an item is called in the new file; a module's extra state, which is no tensor, goes with its module."""
+    module, _, leaf = key.rpartition(".")
+    if leaf != _EXTRA_STATE or key in edit.state_dict.tensors:
+        return edit.name(key)
+    place = edit.modules([module]).get(module, module)
+    return f"{place}.{leaf}" if place else leaf
 
 
 def _find(edit: Edit, program: Program) -> tuple[Node, dict[str, Item]]:
@@ -124,12 +135,12 @@ def _edit_metadata(edit: Edit, mapping: Node, patches: _Patches) -> None:
 def _device(item: Item) -> str:
     """Where the tensor of an item was when it was saved: "cpu", "cuda:0"."""
     waiting = [item.value]
-    for _ in range(64):
+    for _ in range(_NODES_OF_A_TENSOR):
         if not waiting:
             break
         node = waiting.pop(0).object
         if node.opcode == "BINPERSID":
-            return node.parts[0].object.parts[3].text or "cpu"
+            return node.storage[1]
         waiting += node.parts
     return "cpu"
 
@@ -203,7 +214,7 @@ class _Rewriting:
 
     def __init__(self, program: Program, patches: Sequence[tuple[int, int, bytes]]) -> None:
         self._program = program
-        self._limit = 2 * len(program.code) + sum(len(data) for _, _, data in patches)
+        self._limit = 1024 + 2 * len(program.code) + sum(len(data) for _, _, data in patches)
         self._written = 0
         self._parts: list[bytes] = []
         self._made: set[int] = set()

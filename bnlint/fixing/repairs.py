@@ -71,7 +71,7 @@ def plan(
     the reference holds no statistics.
     """
     edit = Edit(state_dict)
-    pair = _pair(state_dict, reference)
+    pair = _pair(state_dict, reference, shallow=not repairs.restore_stats)
     changes = {change.name: change for change in pair.changes} if pair is not None else {}
     if repairs.drop_orphans:
         edit.dropped.update(orphans(state_dict))
@@ -89,12 +89,12 @@ def _as_module(prefix: str) -> str:
     return f"{prefix}." if prefix and not prefix.endswith(".") else prefix
 
 
-def _pair(state_dict: StateDict, reference: Reference | None) -> Pair | None:
+def _pair(state_dict: StateDict, reference: Reference | None, shallow: bool) -> Pair | None:
     if reference is None:
         return None
     from bnlint.pairing import pair_up
 
-    return pair_up(reference.state_dict(state_dict.key), state_dict, kind=reference.kind, shallow=False)
+    return pair_up(reference.state_dict(state_dict.key), state_dict, kind=reference.kind, shallow=shallow)
 
 
 # -- num_batches_tracked ------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bnlint.model.checkpoint import Checkpoint
+    from bnlint.model.raw_file import RawFile
     from bnlint.model.state_dict import StateDict
     from bnlint.model.tensor import Storage, Tensor
 
@@ -21,7 +22,7 @@ def verify(path: str, checkpoint: Checkpoint, edits: Sequence[Edit]) -> None:
     """UsageError where the file at `path` is not the checkpoint with the edits made."""
     edited = {edit.state_dict.key: edit for edit in edits}
     seen: set[tuple[int, int]] = set()
-    written = open_file(path)
+    written = _opened(path, edits[0].state_dict.key)
     if written.checkpoint is None:
         raise _difference(str(written.problem))
     try:
@@ -38,6 +39,13 @@ def verify(path: str, checkpoint: Checkpoint, edits: Sequence[Edit]) -> None:
         raise _difference(str(problem)) from None
     finally:
         written.checkpoint.close()
+
+
+def _opened(path: str, key: str) -> RawFile:
+    try:
+        return open_file(path, key=key)
+    except UsageError as problem:
+        raise _difference(str(problem)) from None
 
 
 def _compare(edit: Edit, found: StateDict, seen: set[tuple[int, int]]) -> None:
