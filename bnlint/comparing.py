@@ -49,8 +49,11 @@ class Reference:
             self.close()
 
 
-def open_reference(path: str, assumed: Assumed | None = None) -> Reference:
-    """The checkpoint or key contract at `path`. UsageError where it is neither, or cannot be read."""
+def open_reference(path: str, assumed: Assumed | None = None, key: str | None = None) -> Reference:
+    """The checkpoint or key contract at `path`, its state dict at `key` first.
+
+    UsageError where it is neither, cannot be read, or has no such state dict.
+    """
     expect_reference(path)
     if path.lower().endswith(CONTRACT_ENDINGS):
         from bnlint.readers.contract import load_contract
@@ -61,7 +64,10 @@ def open_reference(path: str, assumed: Assumed | None = None) -> Reference:
             raise UsageError(f"{path}: {problem}") from None
     from bnlint.readers.opening import open_file
 
-    raw = open_file(path, assumed=assumed)
+    try:
+        raw = open_file(path, assumed=assumed, key=key)
+    except UsageError as problem:  # of the key
+        raise UsageError(f"{path}: {problem}") from None
     if raw.checkpoint is None:
         raise UsageError(f"{path}: {raw.problem}")
     if not raw.checkpoint.state_dicts:

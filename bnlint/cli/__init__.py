@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "check": "lint checkpoints: files, folders and patterns",
+    "compare": "show what became of one checkpoint in another, or over a series",
+    "keys": "write the key contract of a checkpoint, to commit and check against",
     "fix": "repair what can be repaired without loss, to a new file",
     "rules": "list the rules",
     "explain": "say what a rule finds, why it hurts, and what to do",

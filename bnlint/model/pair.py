@@ -261,10 +261,15 @@ class Change:
         The deviation is sqrt(running_var + eps) of R. NaN where a side lacks statistics, they are not
         finite, negative, or of other lengths.
         """
+        return max(self.mean_shifts, default=0.0) if self.comparable else nan
+
+    @property
+    def mean_shifts(self) -> list[float]:
+        """|running_mean after - before| of each channel as `mean_shift` has it; empty where that is NaN."""
         if not self.comparable:
-            return nan
+            return []
         eps = self.before.eps
-        shifts = (
+        return [
             abs(after - before) / sqrt(var + eps)
             for before, after, var in zip(
                 self.before.running_mean or (),
@@ -272,8 +277,7 @@ class Change:
                 self.before.running_var or (),
                 strict=True,
             )
-        )
-        return max(shifts, default=0.0)
+        ]
 
     @property
     def var_ratio(self) -> tuple[float, float]:

@@ -121,7 +121,7 @@ class Records:
             "layers": _all(place.layers),
             "tensors": _all(place.tensors),
             "certain": finding.certain,
-            "evidence": {key: _number(value) for key, value in finding.evidence.items()},
+            "evidence": {key: number(value) for key, value in finding.evidence.items()},
             "related": [_related(there, message, place.path) for there, message in finding.related],
             "fix": self._fix(finding),
             "fingerprint": fingerprint(finding, self.report.root),
@@ -175,7 +175,7 @@ def _optional(form: Callable[[str], str], text: str | None) -> str | None:
     return None if text is None else form(text)
 
 
-def _number(value: object) -> object:
+def number(value: object) -> object:
     """A value of evidence; RFC 8259 has no NaN and no infinity, so these are strings."""
     if isinstance(value, float):
         if value != value:
@@ -185,4 +185,4 @@ def _number(value: object) -> object:
         return well_formed(value)
     if isinstance(value, int) or value is None:
         return value
-    return [_number(each) for each in value]  # type: ignore[attr-defined]
+    return [number(each) for each in value]  # type: ignore[attr-defined]
