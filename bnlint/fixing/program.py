@@ -6,7 +6,8 @@ that was put together by hand in another way is refused, as one that cannot be e
 
 from __future__ import annotations
 
-from pickletools import genops
+import gc
+from pickletools import genops, markobject, opcodes, stackslice
 from struct import pack
 
 from bnlint.errors import UnreadableFile
@@ -25,7 +26,16 @@ _PUTS = frozenset(("PUT", "BINPUT", "LONG_BINPUT"))
 _GETS = frozenset(("GET", "BINGET", "LONG_BINGET"))
 _INTO = frozenset(("SETITEM", "SETITEMS", "APPEND", "APPENDS", "ADDITEMS", "BUILD"))  # they change what lies below
 _SEQUENCES = frozenset(("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "LIST"))
-_REFUSED = frozenset(("POP", "POP_MARK", "DUP", "NEXT_BUFFER", "READONLY_BUFFER"))
+_REFUSED = frozenset(("POP", "POP_MARK", "DUP", "NEXT_BUFFER", "READONLY_BUFFER", "MEMOIZE", "FRAME"))
+# How many objects an opcode takes from the stack; where it has a mark, besides those behind that.
+_TAKES = {
+    opcode.name: (
+        sum(each not in (markobject, stackslice) for each in opcode.stack_before),
+        markobject in opcode.stack_before,
+    )
+    for opcode in opcodes
+}
+_COUNTING_PROTOCOL = 4  # the first that writes frames, and remembers objects without their number
 
 
 class Node:
@@ -99,10 +109,15 @@ class Program:
         self.storages: list[Node] = []
         self._stack: list[Node] = []
         self._marks: list[tuple[int, int]] = []  # how high the stack was, and the byte of the MARK
+        collecting = gc.isenabled()
+        gc.disable()  # with hundreds of thousands of nodes alive and none dying it would cost quadratic time
         try:
             self.root = self._read()
         except (ValueError, LookupError, AttributeError) as error:
             raise _foreign(type(error).__name__) from None
+        finally:
+            if collecting:
+                gc.enable()
 
     def storage_names(self) -> list[str]:
         """The names of the storages that the program asks for, in order."""
@@ -172,28 +187,28 @@ class Program:
 
     def _pop(self, opcode: OpcodeInfo, start: int) -> tuple[list[Node], int]:
         """What an opcode takes from the stack, and where the bytes that made it begin."""
-        takes = [each.name for each in opcode.stack_before]
-        if "mark" not in takes:
-            count = len(takes)
-            if count > len(self._stack):
-                raise IndexError
-            parts = self._stack[len(self._stack) - count :]
-            del self._stack[len(self._stack) - count :]
-            return parts, parts[0].start if parts else start
-        height, mark = self._marks.pop()
-        height -= takes.index("mark")
+        count, marked = _TAKES[opcode.name]
+        begin = start
+        if marked:
+            height, begin = self._marks.pop()
+            count += len(self._stack) - height
+        elif count == 0:
+            return [], start
+        height = len(self._stack) - count
         if height < 0:
             raise IndexError
         parts = self._stack[height:]
         del self._stack[height:]
-        return parts, min(mark, parts[0].start) if parts else mark
+        return parts, min(begin, parts[0].start) if parts else begin
 
 
 def plain(code: bytes) -> bytes:
     """The pickle without what counts bytes or objects: no frames, and every remembered object by its number.
 
-    That is what protocol 2 writes; the opcodes of protocol 4 would count wrong after an edit.
+    That is what protocols 2 and 3 write; what protocol 4 writes would count wrong after an edit.
     """
+    if code[:1] != b"\x80" or code[1:2] < b"%c" % _COUNTING_PROTOCOL:
+        return code
     parts: list[bytes] = []
     remembered: set[int] = set()
     copied = 0

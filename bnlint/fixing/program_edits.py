@@ -52,7 +52,9 @@ def edited(code: bytes, edits: Sequence[Edit], taken: Sequence[str]) -> EditedPi
     for edit in edits:
         _edit(edit, program, patches, storages)
     changed = patches.made()
-    removed = set(program.storage_names()) - set(Program(changed).storage_names())
+    removed: set[str] = set()
+    if any(edit.dropped or edit.replaced for edit in edits):
+        removed = set(program.storage_names()) - set(Program(changed).storage_names())
     return EditedPickle(changed, storages.added, removed)
 
 
