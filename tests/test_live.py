@@ -557,7 +557,7 @@ def test_the_statistics_are_those_of_update_bn(healthy: Any) -> None:
     given = list(data(17))
     expected = copy.deepcopy(healthy)
     torch.optim.swa_utils.update_bn(given, expected)
-    model = copy.deepcopy(healthy)
+    model = copy.deepcopy(healthy).eval()
     reset(model)
     (first, *_) = gap(model, given, select=["recalibration-gap"]).findings
     assert first.location.layers == ("bn1",)

@@ -137,6 +137,16 @@ def test_train_undoes_eval_in_the_second_epoch() -> None:
     assert [layers(findings, FROZEN) for findings in said] == [["bn1", "bn2"]]
 
 
+def test_train_undoes_eval_beside_layers_that_train() -> None:
+    model, said = Small(), []
+    model.bn1.requires_grad_(False).eval()
+    with watch(model, on_findings=said.append):
+        model(torch.randn(4, 4))
+        model.train()
+        model(torch.randn(4, 4))
+        assert [layers(findings, FROZEN) for findings in said] == [["bn1"]]
+
+
 def test_layers_that_are_frozen_later_are_noticed_within_every_batches() -> None:
     net, said = Net(), []
     with watch(net, every=4, on_findings=said.append) as watching:
@@ -177,6 +187,12 @@ def test_the_users_word_holds(tmp_path: Path) -> None:
     config.write_text(
         "overrides: [{layers: [bn1], rules: {frozen-bn-in-train-mode: off}, reason: adapts on purpose}]\n"
     )
+    folder = tmp_path / "own_rules"
+    folder.mkdir()
+    (folder / "own.py").write_text("raise ZeroDivisionError\n")
+    (tmp_path / "own.yaml").write_text("rules-folder: own_rules\n")
+    with watch(Net(), config=str(tmp_path / "own.yaml")):
+        pass  # a user's own rules have no part in it, so none are run
     for options, expected in ({"config": str(config)}, ["bn2"]), ({"ignore": [FROZEN]}, []):
         net = Net().requires_grad_(False)
         with watch(net, on_findings=list, **options) as watching:

@@ -20,7 +20,7 @@ from bnlint.model.raw_file import RawFile
 from bnlint.report import Report
 from bnlint.reports.wording import fix, in_short, more, names_in_words, statement
 from bnlint.ruleset import RuleSet
-from bnlint.torch.checking import FAMILIES, configured, title
+from bnlint.torch.checking import configured, title
 from bnlint.torch.live import ORIGIN, Live
 
 TYPE_CHECKING = False
@@ -91,7 +91,7 @@ class Watch:
         self._on_findings = on_findings or self._warn
         self._name = name or title(model)
         self._settings = config.for_file(self._name)
-        self._rules = config.rulebook.ruleset(FAMILIES)
+        self._rules = {name: rule for name in (FROZEN, NONFINITE) if (rule := config.rulebook.rule(name))}
         self._handles: list[Callable[[], None]] = []
         self._forget()
 
@@ -282,8 +282,7 @@ class Watch:
             self._on_findings(new)
 
     def _ask(self, name: str, live: Live) -> Sequence[Finding]:
-        rules = RuleSet(rule for rule in self._rules if rule.name == name)
-        verdict = lint(_Layers(self._name, live), rules, self._settings)
+        verdict = lint(_Layers(self._name, live), RuleSet([self._rules[name]]), self._settings)
         for crash in verdict.crashes:
             warnings.warn(f"bnlint: {crash}", BatchNormWarning, stacklevel=_user_level())
         return verdict.findings
@@ -295,7 +294,7 @@ class Watch:
             layers.setdefault(statement(finding), []).extend(finding.location.layers)
         said = [f"{' '.join(names_in_words(names, 'layer', NAMED))}: {what}" for what, names in layers.items()]
         rest = sum(map(len, list(layers.values())[FEW:]))
-        prose, code = in_short(fix(findings[0], Report(rules=self._rules.by_name)))
+        prose, code = in_short(fix(findings[0], Report(rules=self._rules)))
         lines = [*said[:FEW], *([f"and {more(rest, 'layer')}"] if rest else []), f"[{findings[0].rule}]"]
         lines += [f"Fix: {prose}", *(f"    {line}" for line in code)]
         warnings.warn("\n".join(lines), BatchNormWarning, stacklevel=_user_level())
