@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from math import isnan, sqrt
+from math import isnan
 
 from bnlint.comparing import Reference, open_reference
 from bnlint.errors import UnreadableFile, UsageError
@@ -29,22 +29,19 @@ Family = tuple[str, int]
 class Drift:
     """How far the statistics of one layer went from the one checkpoint to the other.
 
-    `mean_shift` and `var_ratio` are those of Change. `size` is the larger of the mean's move and of the
-    relative change of the standard deviation, both in standard deviations of the reference; NaN where the
-    numbers of a side are not there or not finite. `profile` is the mean's move over the channels, in at most
+    `mean_shift` and `var_ratio` are those of Change: in standard deviations of the reference, NaN where the
+    numbers of a side are not there or not finite. `profile` is the move over the channels, in at most
     BUCKETS numbers.
     """
 
-    __slots__ = ("change", "mean_shift", "profile", "size", "var_ratio", "verdict")
+    __slots__ = ("change", "mean_shift", "profile", "var_ratio", "verdict")
 
     def __init__(self, change: Change) -> None:
         self.change = change
         self.verdict = change.verdict
-        shifts = change.mean_shifts
         self.mean_shift = change.mean_shift
         self.var_ratio = change.var_ratio
-        self.size = max(self.mean_shift, *(abs(sqrt(ratio) - 1) for ratio in self.var_ratio))
-        self.profile = condensed(shifts)
+        self.profile = condensed(change.mean_shifts)
 
     @property
     def name(self) -> str:
@@ -89,33 +86,40 @@ class SideBySide:
         return self.checkpoint if self.pair.into_checkpoint else self.reference
 
     def largest(self) -> list[Drift]:
-        """The layers that moved, the farthest first; before them those whose numbers are no longer finite."""
-        moved = [drift for drift in self.drifts if drift.size != 0 and drift.verdict != "incomparable"]
-        return sorted(moved, key=lambda drift: drift.size if drift.size == drift.size else float("inf"), reverse=True)
+        """The layers that moved, where both sides have numbers: frozen ones first, among these the farthest.
+
+        Before them all those whose numbers are not finite.
+        """
+        if not self.pair.into_checkpoint:
+            return []
+        moved = [drift for drift in self.drifts if not drift.change.stats_same and drift.verdict != "incomparable"]
+        return sorted(
+            moved, key=lambda drift: (not isnan(drift.mean_shift), drift.verdict != FROZEN, -drift.mean_shift)
+        )
 
 
 class Course:
     """One layer through a series. Steps are numbered by the checkpoint that they lead to: 1 is the second.
 
-    `verdicts` and `sizes` have one entry per step, None where the layer is not on both sides of it. `since`
+    `verdicts` and `shifts` have one entry per step, None where the layer is not on both sides of it. `since`
     is how far it is from where it was in the first checkpoint that has it.
     """
 
-    __slots__ = ("first", "name", "since", "sizes", "verdicts")
+    __slots__ = ("first", "name", "shifts", "since", "verdicts")
 
     def __init__(self, first: BatchNorm, steps: int) -> None:
         self.first = first
         self.name = first.name
         self.verdicts: list[str | None] = [None] * steps
-        self.sizes: list[float | None] = [None] * steps
+        self.shifts: list[float | None] = [None] * steps
         self.since = 0.0
 
     def take(self, drift: Drift, step: int) -> None:
         """What became of the layer in one more step."""
         self.name = drift.name
         self.verdicts[step - 1] = drift.verdict
-        self.sizes[step - 1] = drift.size
-        self.since = Drift(Change(self.first, drift.change.after)).size
+        self.shifts[step - 1] = drift.mean_shift
+        self.since = Change(self.first, drift.change.after).mean_shift
 
     @property
     def began(self) -> int | None:
@@ -182,6 +186,12 @@ def begun(courses: Iterable[Course]) -> dict[int, list[Course]]:
     return dict(sorted(found.items()))
 
 
+def common_prefix(names: Iterable[str]) -> str:
+    """What all these names begin with, up to a dot: "module.backbone."; the last word of a name is its own."""
+    paths = [name.split(".")[:-1] for name in names]
+    return "".join(f"{word}." for word in paths[0][: _common(paths)]) if paths else ""
+
+
 def _common(paths: Sequence[Sequence[str]]) -> int:
     """How many words all these paths begin with."""
     return next(
@@ -232,11 +242,14 @@ def compare_series(
 
 
 def in_order(paths: Sequence[str]) -> list[str]:
-    """By the numbers in their names, where these are all that differs: a shell puts epoch_10 before epoch_2."""
-    templates = [template(path) for path in paths]
-    if len({texts for texts, _ in templates}) > 1:
-        return list(paths)
-    numbers: dict[str, tuple[int, ...]] = {
-        path: tuple(int(number[:18]) for number in found) for path, (_, found) in zip(paths, templates, strict=True)
-    }
-    return sorted(paths, key=numbers.__getitem__)
+    """Paths that differ in their numbers only by these numbers: a shell puts epoch_10 before epoch_2.
+
+    They share the places that they have; other paths stay where they are.
+    """
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for path in paths:
+        alike.setdefault(template(path)[0], []).append(path)
+    for members in alike.values():
+        members.sort(key=lambda path: [(len(number.lstrip("0")), number.lstrip("0")) for number in template(path)[1]])
+    sorted_members = {texts: iter(members) for texts, members in alike.items()}
+    return [next(sorted_members[template(path)[0]]) for path in paths]

@@ -124,7 +124,6 @@ def _drift(drift: Drift) -> Record:
         "weights_same": change.weights_same,
         "stats_same": change.stats_same,
         "preceding_same": change.preceding_same,
-        "size_sd": number(drift.size),
         "mean_shift_sd": number(drift.mean_shift),
         "lowest_variance_ratio": number(low),
         "highest_variance_ratio": number(high),
@@ -138,7 +137,7 @@ def _course(course: Course, paths: Sequence[str]) -> Record:
         "began": None if course.began is None else well_formed(paths[course.began]),
         "since_first_sd": number(course.since),
         "verdicts": course.verdicts,
-        "sizes_sd": number(course.sizes),
+        "mean_shifts_sd": number(course.shifts),
     }
 
 

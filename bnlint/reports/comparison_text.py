@@ -98,7 +98,7 @@ class _Text:
         own = plan.exact
         self.heading("Keys")
         self.say(
-            f"{len(plan.renames)} of {wanted} have a place in the other file"
+            f"{len(plan.renames)} of {wanted} keys have a place in the other file"
             + ("" if own == len(plan.renames) else f", {own or 'none'} by their own name")
         )
         for change in plan.prefixes:
@@ -106,9 +106,9 @@ class _Text:
             how = (
                 f"{was} becomes {will}"
                 if change.strip and change.add
-                else f"{was} off"
+                else f"{was} taken off"
                 if change.strip
-                else f"{will} on"
+                else f"{will} put on"
             )
             self.say(f"{how} ({counted(change.keys, 'key')})")
         for token in plan.dropped:
@@ -120,9 +120,14 @@ class _Text:
         self.families(pair.unexpected, f"no place in {visible(pair.target)}")
         shapes = [_reshaped(pair, *keys) for keys in plan.reshaped]
         self.some([f"another shape: {shape}" for shape in shapes], "key of another shape", "keys of another shape")
-        for keys, what in ((plan.missing_counters, "missing"), (plan.unexpected_counters, "left over")):
-            if keys:
-                self.say(f"{len(keys):,} num_batches_tracked {what}: harmless, load_state_dict knows files without")
+        if plan.missing_counters:
+            self.say(
+                f"{len(plan.missing_counters):,} num_batches_tracked missing: the model keeps its own, no harm done"
+            )
+        if plan.unexpected_counters:
+            self.say(
+                f"{len(plan.unexpected_counters):,} num_batches_tracked without a place: strict=True raises, no harm"
+            )
 
     def families(self, families: Sequence[Family], what: str) -> None:
         rows = [f"{what}: {layer_name(name)} ({counted(count, 'key')})" for name, count in families]
@@ -151,7 +156,7 @@ class _Text:
             ("strict=True", "raises" if outcome.strict_raises else loads),
             ("strict=False", "raises" if outcome.nonstrict_raises else loads),
             (
-                "if k in model_dict",
+                "filter by name",
                 "raises"
                 if outcome.filter_raises
                 else f"{loads}{' and says nothing' if outcome.loaded < outcome.keys else ''}",
@@ -203,8 +208,10 @@ class _Text:
                 counts[drift.verdict] = counts.get(drift.verdict, 0) + 1
             alone = len(counts) == 1
             verdict = ", ".join(word if alone else f"{count} {word}" for word, count in counts.items())
-            rows.append((_in_sd([drift.size for drift in part.drifts]), f"{len(part.drifts):,}", verdict, part.name))
-        self.table(rows, "><<")
+            rows.append(
+                (_in_sd([drift.mean_shift for drift in part.drifts]), f"{len(part.drifts):,}", verdict, part.name)
+            )
+        self.table(rows, "><<", cut=False)
         if len(shown) < len(parts):
             self.say(f"and {more(len(parts) - len(shown), 'module')} (--verbose)")
         self.page.blank()
@@ -214,7 +221,7 @@ class _Text:
             return
         shown = drifts if self.verbose or len(drifts) <= ROWS + 1 else drifts[:ROWS]
         top = max((value for drift in shown for value in drift.profile if isfinite(value)), default=0.0)
-        self.heading("Largest drifts")
+        self.heading("Largest drifts, frozen layers first" if drifts[0].verdict == "drifted" else "Largest drifts")
         rows = [("mean", "variance", "batches", "verdict", "channels", "layer")]
         rows += [
             (
@@ -231,7 +238,7 @@ class _Text:
         if len(shown) < len(drifts):
             self.say(f"and {more(len(drifts) - len(shown), 'layer')} that moved (--verbose)")
         self.page.line(
-            *running(f"mean: the farthest move of a channel, in sd of the reference; bars: 0 to {top:.2g} sd", QUIET),
+            *running(f"mean: the farthest move of a channel, in sd before; bars: 0 to {top:.2g} sd", QUIET),
             indent=2,
             hanging=2,
         )
@@ -266,14 +273,17 @@ class _Text:
             self.say("no frozen layer drifted")
         courses = series.largest()
         shown = courses if self.verbose or len(courses) <= 2 * ROWS + 1 else courses[: 2 * ROWS]
-        sizes = [size for course in shown for size in course.sizes if size is not None and isfinite(size)]
-        top = max(sizes, default=0.0)
+        frozen = [course for course in shown if course.began is not None]
+        top = max(
+            (shift for course in frozen or shown for shift in course.shifts if shift is not None and isfinite(shift)),
+            default=0.0,
+        )
         rows = [("since first", "began", "steps", "at last", "layer")]
         rows += [
             (
                 _in_sd([course.since]),
                 "-" if course.began is None else visible(_short(series.paths, course.began)),
-                sparkline(_last(course.sizes), top, self.stream),
+                sparkline(_last(course.shifts), top, self.stream),
                 course.verdicts[-1] or "-",
                 course.name,
             )
@@ -289,24 +299,31 @@ class _Text:
 
     # -- tables ---------------------------------------------------------------------------------------
 
-    def table(self, rows: Sequence[tuple[str, ...]], sides: str) -> None:
-        """Rows under a heading; the last cell is a name, which is shortened only where a person looks."""
+    def table(self, rows: Sequence[tuple[str, ...]], sides: str, cut: bool = True) -> None:
+        """Rows under a heading. The last cell is a name; where a person looks it is shortened to the room there is.
+
+        What all names begin with stands in the heading, where names are `cut`.
+        """
+        from bnlint.comparison import common_prefix
+
+        prefix = common_prefix(row[-1] for row in rows[1:]) if cut and self.page.width is not None else ""
         widths = [max(len(row[i]) for row in rows) for i in range(len(sides))]
         room = None
         if self.page.width is not None:
             room = max(self.page.width - 2 - sum(widths) - 2 * len(widths), SHORTEST)
         for number, row in enumerate(rows):
             cells = [f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=False)]
-            name = row[-1] if not number else shortened(layer_name(row[-1]), room)
+            name = shortened(layer_name(row[-1][len(prefix) :]) if number else _titled(row[-1], prefix), room)
             self.page.row(("  " + "  ".join([*cells, name]), PLAIN if number else QUIET))
 
 
+def _titled(title: str, prefix: str) -> str:
+    return f"{title} in {visible(prefix[:-1])}" if prefix else title
+
+
 def shortened(name: str, room: int | None) -> str:
-    """A name in so many characters: what it lacks in its middle is "..."."""
-    if room is None or len(name) <= room:
-        return name
-    end = (room - 3) * 2 // 3  # the end of a name says more
-    return f"{name[: room - 3 - end]}...{name[-end:]}"
+    """A name in so many characters: its end, which says more than its beginning."""
+    return name if room is None or len(name) <= room else f"...{name[3 - room :]}"
 
 
 def _in_sd(sizes: Iterable[float]) -> str:
@@ -331,9 +348,9 @@ def _reshaped(pair: SideBySide, source: str, target: str) -> str:
     return f"{names} {shapes[0]} -> {shapes[1]}"
 
 
-def _last(sizes: Sequence[float | None]) -> Sequence[float | None]:
+def _last(shifts: Sequence[float | None]) -> Sequence[float | None]:
     """The steps that there is room for, the last ones."""
-    return sizes[-COLUMNS // 4 :]
+    return shifts[-COLUMNS // 4 :]
 
 
 def _short(paths: Sequence[str], step: int) -> str:
