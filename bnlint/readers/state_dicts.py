@@ -14,7 +14,7 @@ from bnlint.model.tensor import Tensor
 from bnlint.readers import wrapper_names
 from bnlint.readers.batchnorms import STATISTICS, groups_in
 from bnlint.readers.optimizer_states import is_optimizer, pairs
-from bnlint.readers.values import Instance, OrderedMapping, as_tensor
+from bnlint.readers.values import Instance, Opaque, OrderedMapping, as_tensor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,12 +101,12 @@ class Search:
     def _visit_object(self, value: Instance, key: str, depth: int, part: int) -> None:
         from bnlint.readers.modules import is_module, read_module
 
-        if value.callee is not None and value.callee.module.startswith("torch.optim"):
-            return  # a whole optimizer: its parameters have no names
         if is_module(value):
             if part != OPTIMIZER:
                 self.add_model(read_module(value, key), key, depth, part)
             return
+        if value.callee is not None and value.callee.module.startswith("torch.optim"):
+            return  # a whole optimizer: its parameters have no names
         state = value.state[0] if type(value.state) is tuple and len(value.state) == 2 else value.state
         for inside in (dict(_hashable(pairs(value))), state, value.elements, value.args):
             self._kept.append(inside)
@@ -125,6 +125,7 @@ class Search:
             self.optimizers.append((key, mapping))
             return
         tensors: dict[str, Tensor] = {}
+        opaque: dict[str, str] = {}
         scalars: dict[str, object] = {}
         layers: dict[str, dict[str, Tensor]] = {}
         others: list[tuple[str, object, int]] = []
@@ -134,6 +135,8 @@ class Search:
                 tensors[name] = tensor
             elif type(value) in PLAIN:
                 scalars[name] = value
+            elif type(value) is Opaque:
+                opaque[name] = value.what
             elif _is_container(value):
                 layer = None if part == OPTIMIZER or wrapper_names.is_wrapper(name) else self._layer(value, depth + 1)
                 if layer and (_holds_statistics(layer) or _part_of(name, part) == part):
@@ -157,10 +160,10 @@ class Search:
             candidate = Candidate(key, depth, part, tensors)
             candidate.metadata = _metadata(mapping)
             candidate.scalars = {**scalars, **_numbers(tensors)}
-            self._add(candidate)
+            self._add(candidate, opaque)
 
-    def _add(self, candidate: Candidate) -> None:
-        candidate.groups = groups_in(candidate.tensors)
+    def _add(self, candidate: Candidate, opaque: Mapping[str, str] | None = None) -> None:
+        candidate.groups = groups_in(candidate.tensors, opaque=opaque)
         self.candidates.append(candidate)
 
     def _layer(self, value: object, depth: int) -> dict[str, Tensor] | None:

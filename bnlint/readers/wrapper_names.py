@@ -10,7 +10,7 @@ MODELS = (
 )  # fmt: skip
 # Words in the name of a copy that averages or follows a model.
 AVERAGES = frozenset({"ema", "teacher", "target", "averaged", "average", "avg", "swa", "shadow", "momentum"})
-# What stands beside a model and is none, singular and without what `_stem` takes off.
+# What stands beside a model and is none; also in the plural, and with these endings.
 BESIDE = frozenset({
     "scheduler", "lr_scheduler", "sched", "lr_sched", "compression_sched", "scaler", "grad_scaler", "amp",
     "callback", "mask", "normalizer", "hyper_parameter", "hyperparameter", "hparam", "rng", "loop", "arg", "config",
@@ -36,8 +36,11 @@ def is_optimizer(name: str) -> bool:
 
 def is_beside(name: str) -> bool:
     """True for what stands beside a model in a training checkpoint: schedulers, masks, callbacks, arguments."""
-    stem = _stem(name)
-    return stem in BESIDE or stem.endswith(("_scheduler", "_scaler", "_mask", "_callback"))
+    stem = name.lower()
+    for ending in _ENDINGS:
+        stem = stem.removesuffix(ending)
+    singular = stem.removesuffix("s")
+    return not BESIDE.isdisjoint((stem, singular)) or singular.endswith(("_scheduler", "_scaler", "_mask", "_callback"))
 
 
 def rank(key: str) -> int:
@@ -46,13 +49,6 @@ def rank(key: str) -> int:
     if not key:
         return 0
     return MODELS.index(last) + 1 if last in MODELS else len(MODELS) + 1
-
-
-def _stem(name: str) -> str:
-    stem = name.lower()
-    for ending in _ENDINGS:
-        stem = stem.removesuffix(ending)
-    return stem.removesuffix("s")
 
 
 def _words(name: str) -> list[str]:
