@@ -137,4 +137,6 @@ def _user_severity(
     if setting.severity is None and not settings.on(rule):
         return Severity.OFF, None
     said = setting.severity if finding.certain else setting.possible
-    return (own if said is None else said), override
+    if said is None:
+        said = own if own >= settings.min_severity else Severity.OFF
+    return said, override

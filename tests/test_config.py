@@ -363,8 +363,8 @@ def test_errors_in_pyproject_say_where(project: Path, before: str, after: str, p
 # -- what is said of wrong ones ---------------------------------------------------------------------------
 
 WRONG = {
-    "rule: {}": "2:1: unknown key rule in a configuration; allowed: extends, fail-on, max-warnings, rules, assume,"
-    " exclude, overrides, compare, rules-folder; did you mean rules?",
+    "rule: {}": "2:1: unknown key rule in a configuration; allowed: extends, fail-on, max-warnings, min-severity, rules,"
+    " assume, exclude, overrides, compare, rules-folder; did you mean rules?",
     "- a": "2:1: this is not YAML: ...",
     "rules: [odd-layer]": "2:8: rules is a mapping of names to values, not a list",
     "rules: {od-layer: off}": "2:9: there is no rule called od-layer; did you mean odd-layer?",
