@@ -235,9 +235,9 @@ def _is_pattern(path: str) -> bool:
     return any(sign in path for sign in "*?[")
 
 
-def _why(path: str, error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        if os.path.islink(path):
-            return f"a link to {os.readlink(path)}, which does not exist"
-        return "no such file or folder"
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+def _why(path: str, error: OSError | ValueError) -> str:
+    if isinstance(error, ValueError):
+        return "no path: there is a null byte in it"
+    if not isinstance(error, FileNotFoundError):
+        return error.strerror or str(error)
+    return f"a link to {os.readlink(path)}, which does not exist" if os.path.islink(path) else "no such file or folder"
