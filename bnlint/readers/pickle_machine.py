@@ -100,6 +100,7 @@ class PickleMachine:
 
     @property
     def position(self) -> int:
+        """The byte of the source that is next."""
         return self.base + self.at
 
     # -- running ------------------------------------------------------------------------------------
@@ -124,8 +125,8 @@ class PickleMachine:
 
     def _run(self) -> object:
         """The loop. The opcodes that make up a state dict stand here, the most frequent first, with all
-        they need in local variables; the others are in `pickle_opcodes`. Together that is 3 times as
-        fast as a handler for each."""
+        they need in local variables: a call would cost more than what most of them do. The others have
+        handlers, in `pickle_opcodes`."""
         stack, marks, memo = self.stack, self.marks, self.memo
         code, at, limit = self.code, self.at, self.limit
         persistent, reducers = self.persistent, self._reducers
@@ -225,6 +226,8 @@ class PickleMachine:
             if problem.offset is None:
                 problem.offset = self.base + (self.at if at < 0 else at)
             raise
+        except RecursionError:  # a call whose argument is a call
+            raise UnreadableFile("limit", "the pickle's calls are nested too deeply", self.position) from None
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError, EOFError, struct.error) as problem:
             raise self._damage(problem, self.at if at < 0 else at) from None
         finally:
@@ -368,12 +371,13 @@ class PickleMachine:
             return value
         if kind.__hash__ is None:
             raise TypeError
-        if kind is tuple and self.allowance.tuple_keys and _is_flat(value):
+        if isinstance(value, tuple) and self.allowance.tuple_keys and _is_flat(value):
             self.allowance.tuple_keys -= 1
             return value
         return Opaque(f"a {kind.__name__} as a key")
 
 
+_FLAT_LIMIT = 64  # items
 _QUICKLY_HASHED = frozenset((str, bytes, float, bool, type(None)))
 
 
@@ -382,8 +386,8 @@ def _is_small(value: object) -> bool:
     return type(value) is int and -(1 << 60) < value < 1 << 60
 
 
-def _is_flat(items: object) -> bool:
-    return all(type(item) in _QUICKLY_HASHED or _is_small(item) for item in items)  # type: ignore[attr-defined]
+def _is_flat(items: tuple[object, ...]) -> bool:
+    return len(items) <= _FLAT_LIMIT and all(type(item) in _QUICKLY_HASHED or _is_small(item) for item in items)
 
 
 def _no_persistent_id(identity: object) -> object:

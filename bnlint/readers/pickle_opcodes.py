@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from codecs import escape_decode
 from struct import unpack
 
 from bnlint.errors import UnreadableFile
-from bnlint.readers.long_bytes import BYTES, ESCAPED, ESCAPED_TEXT, TEXT
+from bnlint.readers.long_bytes import BYTES, ESCAPED, ESCAPED_TEXT, TEXT, unescaped
 from bnlint.readers.rebuild import build
 from bnlint.readers.values import Instance, Opaque
 
@@ -24,6 +23,7 @@ BYTES_LIMIT = 512  # the same for byte strings, of which most are the numbers of
 INTEGER_LIMIT = 1024  # bytes
 NUMBER_LIMIT = 4300  # digits, as in Python
 NAME_LIMIT = 1 << 16
+_PLACE_DIGITS = 18  # of a place in the memo: larger integers could share a hash
 _SET_BYTES, _MEMBER_BYTES = 220, 60  # what they take in Python
 
 
@@ -90,7 +90,7 @@ def _string(machine: PickleMachine) -> None:
     if length > BYTES_LIMIT:
         machine.stack.append(machine.skip(length - 2, ESCAPED))
     else:
-        machine.stack.append(escape_decode(machine.take(length - 2))[0].decode("latin1"))
+        machine.stack.append(unescaped(machine.take(length - 2)).decode("latin1"))
     closing = machine.take(2)
     if opening not in (b"'", b'"') or closing != opening + b"\n":
         raise ValueError
@@ -252,11 +252,12 @@ def _dup(machine: PickleMachine) -> None:
 
 
 def _put(machine: PickleMachine) -> None:
-    machine.memo[int(machine.line(64))] = machine.stack[-1]
+    place = int(machine.line(_PLACE_DIGITS))
+    machine.memo[place] = machine.stack[-1]
 
 
 def _get(machine: PickleMachine) -> None:
-    machine.stack.append(machine.memo[int(machine.line(64))])
+    machine.stack.append(machine.memo[int(machine.line(_PLACE_DIGITS))])
 
 
 def _proto(machine: PickleMachine) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Reducer = Callable[[PickleMachine, tuple[object, ...]], object]
 
 _ITEM_BYTES = 100  # what an item takes in a dict
+_ARGUMENT_BYTES = 8  # what it takes in a tuple
 
 
 def find_reducer(module: str, name: str) -> Reducer | None:
@@ -45,7 +46,7 @@ def build(machine: PickleMachine, target: object, state: object) -> None:
     elif type(target) is not Opaque:
         from bnlint.readers.rebuild_numpy import set_numpy_state
 
-        set_numpy_state(target, state)
+        set_numpy_state(machine, target, state)
 
 
 # -- Python's own types ----------------------------------------------------------------------------------
@@ -117,8 +118,8 @@ def _complex(machine: PickleMachine, args: tuple[object, ...]) -> object:
 
 def _reconstructor(machine: PickleMachine, args: tuple[object, ...]) -> object:
     """copyreg._reconstructor(class, base, state): how protocols 0 and 1 make objects."""
-    made = machine.call(args[0], ())
-    _, state = args[1:]
+    made_class, _, state = args
+    made = machine.call(made_class, ())
     if type(made) is Instance and type(state) is list:
         made.elements = list(_sequence(machine, state))
     elif isinstance(state, dict):
@@ -132,6 +133,7 @@ def _reconstructor(machine: PickleMachine, args: tuple[object, ...]) -> object:
 
 def _new_object(machine: PickleMachine, args: tuple[object, ...]) -> object:
     """copyreg.__newobj__(class, *args)"""
+    machine.charge(_ARGUMENT_BYTES * len(args))
     return machine.call(args[0], args[1:])
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bnlint.readers.source import ByteSource
 
 CODE_LIMIT = 16 << 20  # bytes of a source text
+_RECORD_BYTES = 400  # what the directory takes for each record
 _OBJECT = "data.pkl"
 _CONSTANTS = "constants.pkl"  # every TorchScript archive has it, no other
 
@@ -27,6 +28,8 @@ def load(source: ByteSource, parent: PickleMachine | None = None) -> Loaded:
     archive of something else. `parent` is the machine in whose pickle this file is nested.
     """
     archive = ZipArchive(source)
+    if parent is not None:
+        parent.charge(_RECORD_BYTES * len(archive.entries))
     folder = _folder(archive)
     big_endian = _big_endian(archive, folder)
     notes = _notes(archive, folder, big_endian)
