@@ -179,22 +179,23 @@ def calls_the_result_of(body: bytes) -> bytes:
 
 
 OS_SYSTEM = named("os", "system")
+DEQUE = named("collections", "deque")
 MAPPED = call(named("builtins", "map"), OS_SYSTEM, list_of(SHELL))
 
 
 @hostile(SYSTEM, each={
-    "map_and_deque": call(named("collections", "deque"), MAPPED),
+    "map_and_deque": call(DEQUE, MAPPED),
     "map_and_counter": call(named("collections", "Counter"), MAPPED),
     "map_and_ordered_dict": call(named("collections", "OrderedDict"), MAPPED),
     "map_and_fromkeys": call(stacked("collections", "OrderedDict.fromkeys"), MAPPED),
     "map_and_tuple": call(named("builtins", "tuple"), MAPPED),
     "map_and_fromiter": call(named("numpy", "fromiter"), MAPPED, text("f8")),
-    "starmap": call(named("collections", "deque"), call(named("itertools", "starmap"), OS_SYSTEM, list_of(tuple_of(SHELL)))),
-    "filter": call(named("collections", "deque"), call(named("builtins", "filter"), OS_SYSTEM, list_of(SHELL))),
+    "starmap": call(DEQUE, call(named("itertools", "starmap"), OS_SYSTEM, list_of(tuple_of(SHELL)))),
+    "filter": call(DEQUE, call(named("builtins", "filter"), OS_SYSTEM, list_of(SHELL))),
     "atexit": call(named("atexit", "register"), OS_SYSTEM, SHELL),
     "finalize": call(named("weakref", "finalize"), ORDERED_DICT, OS_SYSTEM, SHELL),
     "rebuild_from_type": call(
-        named("torch._tensor", "_rebuild_from_type_v2"), OS_SYSTEM, named("torch", "Tensor"), tuple_of(SHELL), dict_of([])
+        named("torch._tensor", "_rebuild_from_type_v2"), OS_SYSTEM, named("torch", "Tensor"), tuple_of(SHELL), NONE
     ),
     "default_factory": call(
         named("operator", "getitem"),
