@@ -76,7 +76,7 @@ class Discovery:
         for path in self._walk(folder, os.path.realpath(folder), set()):
             empty = False
             if path is not None:
-                self._take(path, named=False)
+                self._take(path.removeprefix(os.path.join(os.curdir, "")), named=False)
         if empty:
             self.empty.append(f"{folder}: holds nothing to check")
 
