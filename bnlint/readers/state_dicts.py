@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 
 DEPTH_LIMIT = 100
 CONTAINER_LIMIT = 1_000_000
+STATE_DICT_LIMIT = 10_000
 ITEM_LIMIT = 1_000_000  # items that are looked at to tell layers from other dicts
 NAME_LIMIT = 32 << 20  # characters in all names
 _LEAVES = ("weight", "bias", *STATISTICS)
+_DOUBTFUL = 100  # so many mappings that may not be state dicts are kept, in case nothing else is found
+_COMPARED = 16  # so many models are compared with a copy
 _SAME_MODEL = 0.8  # of a copy's keys are keys of the model that it follows
 PLAIN = (str, int, float, bool)
 
@@ -75,6 +78,7 @@ class Search:
         self._kept: list[object] = []  # keeps what was made on the way alive: `_seen` knows it by identity
         self._characters_left = NAME_LIMIT
         self._items_left = ITEM_LIMIT
+        self._doubtful = 0
 
     def visit(self, value: object, key: str = "", depth: int = 0, part: int = MODEL) -> None:
         """Look for state dicts in a value that lies at `key`."""
@@ -118,7 +122,7 @@ class Search:
         candidate.tree = model.tree
         candidate.scalars = _numbers(model.tensors)
         candidate.groups = groups_in(model.tensors, model.others)
-        self.candidates.append(candidate)
+        self._keep(candidate)
 
     def _visit_mapping(self, mapping: dict[object, object], key: str, depth: int, part: int) -> None:
         if is_optimizer(mapping):
@@ -164,7 +168,14 @@ class Search:
 
     def _add(self, candidate: Candidate, opaque: Mapping[str, str] | None = None) -> None:
         candidate.groups = groups_in(candidate.tensors, opaque=opaque)
-        self.candidates.append(candidate)
+        self._keep(candidate)
+
+    def _keep(self, candidate: Candidate) -> None:
+        if candidate.is_state_dict or self._doubtful < _DOUBTFUL:
+            self._doubtful += not candidate.is_state_dict
+            self.candidates.append(candidate)
+        if len(self.candidates) > STATE_DICT_LIMIT:
+            raise UnreadableFile("limit", f"the file holds more than {STATE_DICT_LIMIT} state dicts")
 
     def _layer(self, value: object, depth: int) -> dict[str, Tensor] | None:
         """The tensors by dotted name of a dict that is a layer, or a tree of layers; None for anything else.
@@ -201,17 +212,19 @@ class Search:
 def choose(candidates: list[Candidate]) -> list[Candidate]:
     """The state dicts among the candidates, in order and with their roles; all candidates where none is one."""
     chosen = [each for each in candidates if each.is_state_dict] or candidates
-    live = [each for each in chosen if not wrapper_names.is_average(each.key)]
-    for candidate in chosen:
-        if wrapper_names.is_average(candidate.key) and any(_follows(candidate, model) for model in live):
-            candidate.role = "ema"
+    copies = [each for each in chosen if wrapper_names.is_average(each.key)]
+    if copies:
+        live = [each for each in chosen if not wrapper_names.is_average(each.key)][:_COMPARED]
+        names = [{_bare(name) for name in model.tensors} for model in live]
+        for copy in copies:
+            if any(_follows(copy, model) for model in names):
+                copy.role = "ema"
     return sorted(chosen, key=lambda candidate: candidate.order)
 
 
-def _follows(copy: Candidate, model: Candidate) -> bool:
-    """True where nearly all keys of the copy are keys of the model, whatever wraps either."""
-    names = {_bare(name) for name in model.tensors}
-    common = sum(_bare(name) in names for name in copy.tensors)
+def _follows(copy: Candidate, model: set[str]) -> bool:
+    """True where nearly all keys of the copy are names in the model, whatever wraps either."""
+    common = sum(_bare(name) in model for name in copy.tensors)
     return common >= _SAME_MODEL * len(copy.tensors)
 
 

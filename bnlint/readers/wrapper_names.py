@@ -16,6 +16,7 @@ BESIDE = frozenset({
     "callback", "mask", "normalizer", "hyper_parameter", "hyperparameter", "hparam", "rng", "loop", "arg", "config",
     "cfg", "meta", "metric", "history", "grad", "gradient", "criterion", "loss", "buffer_name", "param_shape",
 })  # fmt: skip
+_LONGEST = 256  # characters of a name that are looked at
 _ENDINGS = ("_state_dict", "_states", "_state", "_dict")
 
 
@@ -54,7 +55,7 @@ def rank(key: str) -> int:
 def _words(name: str) -> list[str]:
     """The words of a name: "netG_ema", "emaModel" and "EMACallback" all hold "ema"."""
     words: list[str] = []
-    for i, char in enumerate(name):
+    for i, char in enumerate(name[:_LONGEST]):
         if not char.isalnum():
             words.append("")
             continue
