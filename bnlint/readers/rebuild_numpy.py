@@ -25,7 +25,7 @@ _DTYPES = {
     "b1": "bool", "c8": "complex64", "c16": "complex128",
 }  # fmt: skip
 _BYTE_ORDERS = ("<", ">", "|", "=")
-_ARRAY_BYTES = 200  # what an array takes in Python
+_ARRAY_BYTES = 500  # what an array takes in Python
 
 
 class NumpyDtype:
@@ -83,6 +83,7 @@ def array(machine: PickleMachine, shape: object, dtype: object, data: object, *,
     if type(dtype) is not NumpyDtype:
         raise UnreadableFile("pickle", "a numpy array has no dtype")
     shape = sizes(machine, shape)
+    machine.charge(_ARRAY_BYTES)
     if dtype.name is None or not isinstance(data, (bytes, str, LongBytes)):
         return NumpyArray(lambda: None)
     nbytes = prod(shape) * ITEM_SIZE[dtype.name]

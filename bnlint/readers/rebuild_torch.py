@@ -43,7 +43,7 @@ def _rebuild_tensor_v3(machine: PickleMachine, args: tuple[object, ...]) -> obje
     if len(args) > 7 and args[7]:
         return Opaque("a tensor that is a conjugated or negated view")
     if _name(dtype) not in ITEM_SIZE:
-        return Opaque(f"a tensor of {_name(dtype)}, which bnlint does not know")
+        return Opaque(f"a tensor of {brief(dtype)}, which bnlint does not know")
     tensor = tensor_view(machine, storage, offset, size, stride, _name(dtype))
     _say_requires_grad(tensor, requires_grad)
     return tensor
@@ -59,9 +59,11 @@ def _rebuild_parameter(machine: PickleMachine, args: tuple[object, ...]) -> obje
 
     A Parameter without data gets it from BUILD.
     """
-    data = as_tensor(args[0]) if args else None
+    if not args:
+        return _empty(machine, parameter=True)
+    data = as_tensor(args[0])
     if data is None:
-        return Tensor("float32", (0,), None, parameter=True) if not args else Opaque("a parameter without plain data")
+        return Opaque("a parameter without plain data")
     requires_grad = args[1] if len(args) > 1 and type(args[1]) is bool else None
     return _copy(machine, data, requires_grad=requires_grad, parameter=True)
 
@@ -74,8 +76,10 @@ def _buffer(machine: PickleMachine, args: tuple[object, ...]) -> object:
 
 def _variable(machine: PickleMachine, args: tuple[object, ...]) -> object:
     """torch.autograd.Variable(data): a tensor, before torch 0.4. BUILD says requires_grad."""
-    data = as_tensor(args[0]) if args else None
-    return Tensor("float32", (0,), None) if data is None else _copy(machine, data)
+    if not args:
+        return _empty(machine)
+    data = as_tensor(args[0])
+    return Opaque("a variable without plain data") if data is None else _copy(machine, data)
 
 
 def _rebuild_from_type(machine: PickleMachine, args: tuple[object, ...]) -> object:
@@ -88,7 +92,8 @@ def _rebuild_meta_tensor(machine: PickleMachine, args: tuple[object, ...]) -> ob
     """(dtype, size, stride, requires_grad)"""
     dtype, size, stride, requires_grad = args
     if _name(dtype) not in ITEM_SIZE:
-        return Opaque(f"a tensor of {_name(dtype)}, which bnlint does not know")
+        return Opaque(f"a tensor of {brief(dtype)}, which bnlint does not know")
+    machine.charge(_TENSOR_BYTES)
     tensor = Tensor(_name(dtype), sizes(machine, size), None, stride=sizes(machine, stride))
     _say_requires_grad(tensor, requires_grad)
     return tensor
@@ -195,6 +200,12 @@ def _copy(
         requires_grad=requires_grad,
         parameter=parameter,
     )
+
+
+def _empty(machine: PickleMachine, *, parameter: bool | None = None) -> Tensor:
+    """A tensor that BUILD will fill."""
+    machine.charge(_TENSOR_BYTES)
+    return Tensor("float32", (0,), None, parameter=parameter)
 
 
 def _become(tensor: Tensor, other: Tensor | Opaque) -> None:

@@ -34,7 +34,7 @@ def load(source: ByteSource, parent: PickleMachine | None = None) -> Loaded:
     big_endian = _big_endian(archive, folder)
     notes = _notes(archive, folder, big_endian)
     if folder + _CONSTANTS in archive.entries:
-        return _load_script(archive, folder, big_endian, notes)
+        return _load_script(archive, folder, big_endian, notes, parent)
     machine, root = _run(archive, folder, _OBJECT, "data/", big_endian, parent)
     if machine.position < machine.source.size:
         notes.append(f"{machine.source.size - machine.position} bytes follow the object in data.pkl")
@@ -42,8 +42,10 @@ def load(source: ByteSource, parent: PickleMachine | None = None) -> Loaded:
     return Loaded("torch-zip", root, globals=list(machine.globals.values()), facts=facts, notes=notes)
 
 
-def _load_script(archive: ZipArchive, folder: str, big_endian: bool, notes: list[str]) -> Loaded:
-    machine, root = _run(archive, folder, _OBJECT, "data/", big_endian)
+def _load_script(
+    archive: ZipArchive, folder: str, big_endian: bool, notes: list[str], parent: PickleMachine | None
+) -> Loaded:
+    machine, root = _run(archive, folder, _OBJECT, "data/", big_endian, parent)
     _, constants = _run(archive, folder, _CONSTANTS, "constants/", big_endian, machine)
     code = {
         name[len(folder) :]: _text(archive, name)
