@@ -285,7 +285,7 @@ def test_a_statistic_that_cannot_be_understood_is_damage(tmp_path: Path) -> None
     file = open_file(str(tmp_path / "a.pth"))
     assert file.problem is not None
     assert (file.problem.code, file.status) == ("dtype", "unreadable")
-    assert "running_var of layer 'bn' is a sparse tensor" in str(file.problem)
+    assert "running_var of layer 'bn' is of an unknown type: a sparse tensor" in str(file.problem)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def groups_in(
 def _refuse_opaque(name: str, whats: Sequence[str | None]) -> None:
     for leaf, what in zip(STATISTICS, whats, strict=True):
         if what is not None:
-            raise UnreadableFile("dtype", f"{leaf} of layer {name[:80]!r} is {what}")
+            raise UnreadableFile("dtype", f"{leaf} of layer {name[:80]!r} is of an unknown type: {what}")
 
 
 def _group(tensors: Mapping[str, Tensor], prefix: str) -> Group:
