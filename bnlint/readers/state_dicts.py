@@ -31,6 +31,8 @@ ITEM_LIMIT = 1_000_000  # items that are looked at to tell layers from other dic
 NAME_LIMIT = 32 << 20  # characters in all names
 _LEAVES = ("weight", "bias", *STATISTICS)
 _DOUBTFUL = 100  # so many mappings that may not be state dicts are kept, in case nothing else is found
+_HOLDERS = (*TRANSPORT, "model", "net", "network", "ema", "ema_model")
+_WRAPPED = 4  # so many of them can stand in front of a name
 _COMPARED = 16  # so many models are compared with a copy
 _SAME_MODEL = 0.8  # of a copy's keys are keys of the model that it follows
 PLAIN = (str, int, float, bool)
@@ -66,6 +68,22 @@ class Candidate:
         """Sorts what a user would load first to the front."""
         average = wrapper_names.is_average(self.key)
         return self.role == "ema", not self.groups, average, wrapper_names.rank(self.key), self.depth
+
+
+class _Contents:
+    """What a mapping holds: `layers` are dicts that are layers of one model, `others` all other containers.
+
+    `opaque` says what the tensors are that could not be understood.
+    """
+
+    __slots__ = ("layers", "opaque", "others", "scalars", "tensors")
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self.opaque: dict[str, str] = {}
+        self.scalars: dict[str, object] = {}
+        self.layers: dict[str, dict[str, Tensor]] = {}
+        self.others: list[tuple[str, object]] = []
 
 
 class Search:
@@ -128,43 +146,44 @@ class Search:
         if is_optimizer(mapping):
             self.optimizers.append((key, mapping))
             return
-        tensors: dict[str, Tensor] = {}
-        opaque: dict[str, str] = {}
-        scalars: dict[str, object] = {}
-        layers: dict[str, dict[str, Tensor]] = {}
-        others: list[tuple[str, object, int]] = []
-        for name, value in _named(mapping):
-            tensor = as_tensor(value)
-            if tensor is not None:
-                tensors[name] = tensor
-            elif type(value) in PLAIN:
-                scalars[name] = value
-            elif type(value) is Opaque:
-                opaque[name] = value.what
-            elif _is_container(value):
-                layer = None if part == OPTIMIZER or wrapper_names.is_wrapper(name) else self._layer(value, depth + 1)
-                if layer and (_holds_statistics(layer) or _part_of(name, part) == part):
-                    layers[name] = layer
-                else:
-                    others.append((name, value, _part_of(name, part)))
+        contents = self._contents(mapping, depth, part)
         known = len(self.candidates)
-        for name, value, its_part in others:
-            self.visit(value, self._joined(key, name), depth + 1, its_part)
+        for name, value in contents.others:
+            self.visit(value, self._joined(key, name), depth + 1, _part_of(name, part))
         if part == OPTIMIZER:
             return
-        found = any(candidate.is_state_dict for candidate in self.candidates[known:])
-        if found and not _names_a_model(tensors):
-            for name, layer in layers.items():
+        wraps = any(candidate.is_state_dict for candidate in self.candidates[known:])
+        if wraps and not _names_a_model(contents.tensors):
+            for name, layer in contents.layers.items():  # what lies beside state dicts is not one with them
                 self._add(Candidate(self._joined(key, name), depth + 1, _part_of(name, part), layer))
-            tensors = {}
-        else:
-            for name, layer in layers.items():
-                tensors.update((self._joined(name, leaf), tensor) for leaf, tensor in layer.items())
+            return
+        tensors = contents.tensors
+        for name, layer in contents.layers.items():
+            tensors.update((self._joined(name, leaf), tensor) for leaf, tensor in layer.items())
         if tensors:
             candidate = Candidate(key, depth, part, tensors)
             candidate.metadata = _metadata(mapping)
-            candidate.scalars = {**scalars, **_numbers(tensors)}
-            self._add(candidate, opaque)
+            candidate.scalars = {**contents.scalars, **_numbers(tensors)}
+            self._add(candidate, contents.opaque)
+
+    def _contents(self, mapping: dict[object, object], depth: int, part: int) -> _Contents:
+        """What a mapping holds, sorted."""
+        contents = _Contents()
+        for name, value in _named(mapping):
+            tensor = as_tensor(value)
+            if tensor is not None:
+                contents.tensors[name] = tensor
+            elif type(value) in PLAIN:
+                contents.scalars[name] = value
+            elif type(value) is Opaque:
+                contents.opaque[name] = value.what
+            elif _is_container(value):
+                layer = None if part == OPTIMIZER or wrapper_names.is_wrapper(name) else self._layer(value, depth + 1)
+                if layer and (_part_of(name, part) == part or _holds_statistics(layer)):
+                    contents.layers[name] = layer
+                else:
+                    contents.others.append((name, value))
+        return contents
 
     def _add(self, candidate: Candidate, opaque: Mapping[str, str] | None = None) -> None:
         candidate.groups = groups_in(candidate.tensors, opaque=opaque)
@@ -229,14 +248,13 @@ def _follows(copy: Candidate, model: set[str]) -> bool:
 
 
 def _bare(name: str) -> str:
-    first, dot, rest = name.partition(".")
-    while dot and first in _HOLDERS:
-        name = rest
+    """A tensor's name without what wraps the model: "module.model.bn1.weight" is "bn1.weight"."""
+    for _ in range(_WRAPPED):
         first, dot, rest = name.partition(".")
+        if not dot or first not in _HOLDERS:
+            break
+        name = rest
     return name
-
-
-_HOLDERS = (*TRANSPORT, "model", "net", "network", "ema", "ema_model")
 
 
 def _part_of(name: str, part: int) -> int:
