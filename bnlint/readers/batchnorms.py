@@ -141,6 +141,7 @@ def _read_vectors(layers: Sequence[tuple[StateDict, str, Group]]) -> dict[int, V
             wanted[id(tensor)] = tensor, f"{leaf} of layer {name[:80]!r}"
     if numbers > TOTAL_LIMIT:
         raise UnreadableFile("limit", f"the BatchNorm layers hold more than {TOTAL_LIMIT} numbers")
+    # A storage that says where it begins has a `position`; others are read in the order of the state dict.
     in_file_order = sorted(wanted.values(), key=lambda each: (getattr(each[0].storage, "position", 0), each[0].offset))
     return {id(tensor): _values(tensor, name) for tensor, name in in_file_order}
 

@@ -8,6 +8,7 @@ told apart by name and by form.
 from __future__ import annotations
 
 from bnlint.errors import UnreadableFile
+from bnlint.model.batchnorm import HOLDERS
 from bnlint.model.raw_file import Global
 from bnlint.model.state_dict import TRANSPORT
 from bnlint.model.tensor import Tensor
@@ -31,8 +32,7 @@ ITEM_LIMIT = 1_000_000  # items that are looked at to tell layers from other dic
 NAME_LIMIT = 32 << 20  # characters in all names
 _LEAVES = ("weight", "bias", *STATISTICS)
 _DOUBTFUL = 100  # so many mappings that may not be state dicts are kept, in case nothing else is found
-_HOLDERS = (*TRANSPORT, "model", "net", "network", "ema", "ema_model")
-_WRAPPED = 4  # so many of them can stand in front of a name
+_WRAPPED = 4  # so many of what wraps a model can stand in front of a name
 _COMPARED = 16  # so many models are compared with a copy
 _SAME_MODEL = 0.8  # of a copy's keys are keys of the model that it follows
 PLAIN = (str, int, float, bool)
@@ -251,7 +251,7 @@ def _bare(name: str) -> str:
     """A tensor's name without what wraps the model: "module.model.bn1.weight" is "bn1.weight"."""
     for _ in range(_WRAPPED):
         first, dot, rest = name.partition(".")
-        if not dot or first not in _HOLDERS:
+        if not dot or (first not in TRANSPORT and first not in HOLDERS):
             break
         name = rest
     return name
