@@ -204,3 +204,10 @@ def test_what_is_less_than_the_least_is_left_out_unless_asked_for() -> None:
     ]
     asked = {"many-channels": RuleSetting(Severity.INFO)}
     assert said(look(many_channels, rules=asked, min_severity=Severity.ERROR)) == [("many-channels", "stem.bn", "info")]
+
+
+def test_an_override_that_gives_a_rule_back_its_default_is_used() -> None:
+    override = Override({"many-channels": RuleSetting(Severity.WARNING)}, layers=["stem.*"], reason="a default")
+    verdict = look(many_channels, rules={"many-channels": RuleSetting(Severity.INFO)}, overrides=[override])
+    assert said(verdict) == [("many-channels", "stem.bn", "warning")]
+    assert override.used
