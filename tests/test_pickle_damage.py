@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from bnlint.errors import UnreadableFile
 from bnlint.readers import pickle_machine, raw_pickle, torch_legacy
-from bnlint.readers.pickle_machine import PickleMachine
+from bnlint.readers.pickle_machine import PickleMachine, UnreadablePickle
 from bnlint.readers.source import MemorySource
-from bnlint.readers.values import Opaque
+from bnlint.readers.values import Instance, Opaque
 
 
 def refused(data: bytes, code: str, match: str = ".") -> UnreadableFile:
@@ -187,6 +187,33 @@ def test_calls_that_cost_more_than_they_say(data: bytes, code: str) -> None:
     with pytest.raises(UnreadableFile) as caught:
         run(data)
     assert caught.value.code == code
+
+
+def test_arguments_that_would_be_run_are_kept_as_they_are() -> None:
+    for callee in (b"ccollections\nOrderedDict\n", b"cbuiltins\nlist\n", b"cbuiltins\nset\n", b"cbuiltins\nbytes\n"):
+        found = run(callee + b"(cbuiltins\nmap\n(cos\nsystem\n(S'id'\nltRtR.")
+        assert isinstance(found, Instance)
+        assert isinstance(found.args[0], Instance)
+
+
+def test_what_was_named_before_the_damage_is_known() -> None:
+    for data in (CALLS["REDUCE"][:-1], CALLS["REDUCE"][:-1] + b"\xff", CALLS["REDUCE"][:-1] + b"0K\x01Q."):
+        with pytest.raises(UnreadablePickle) as caught:
+            run(data)
+        assert [(str(name), name.called) for name in caught.value.globals] == [("os.system", True)]
+
+
+def test_lines_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless:
+        size = 1 << 50
+
+        def read(self, offset: int, nbytes: int) -> bytes:
+            return b"S'"[:nbytes] + bytes(max(0, nbytes - 2))
+
+    monkeypatch.setattr(pickle_machine, "SCAN_LIMIT", 1 << 22)
+    with pytest.raises(UnreadableFile) as caught:
+        PickleMachine(Endless()).load()
+    assert caught.value.code == "limit"
 
 
 def legacy(pickled: bytes) -> bytes:

@@ -18,7 +18,7 @@ from bnlint.model.raw_file import Global
 from bnlint.readers.long_bytes import BYTES, LongBytes
 from bnlint.readers.pickle_opcodes import HANDLERS
 from bnlint.readers.rebuild import find_reducer
-from bnlint.readers.values import Instance, Opaque
+from bnlint.readers.values import Instance
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,11 +32,13 @@ MEMO_LIMIT = 2_000_000
 MARK_LIMIT = 10_000
 GLOBAL_LIMIT = 20_000
 MEMORY_LIMIT = 128 << 20  # bytes of objects beyond the 90 or so that any opcode may make
+SCAN_LIMIT = 1 << 30  # bytes that are searched for the ends of lines, beyond those at hand
 TUPLE_KEY_LIMIT = 4096  # tuples can be made to have one hash: so many comparisons are bearable
 
 _FIRST_WINDOW = 4096
 _NEXT_WINDOW = 512  # after a skipped part; doubled while nothing is skipped
 _LARGEST_WINDOW = 1 << 15
+_SCANNED_AT_ONCE = 1 << 20
 _STRIDE = 1 << 18  # bytes of a pickle in memory that run before the limits are looked at again
 _SLACK = 272  # any opcode that the loop runs itself is shorter, with its string of up to 255 bytes
 
@@ -47,14 +49,23 @@ _unsigned_2, _unsigned_4, _signed_4 = (
 )
 
 
+class UnreadablePickle(UnreadableFile):
+    """A pickle that breaks off. `globals` are the names met until then: what loading it would have imported."""
+
+    def __init__(self, code: str, message: str, offset: int, globals: list[Global]) -> None:
+        super().__init__(code, message, offset)
+        self.globals = globals
+
+
 class Allowance:
     """What is left of the limits, for a pickle and the files nested in it."""
 
-    __slots__ = ("memory", "opcodes", "tuple_keys")
+    __slots__ = ("memory", "opcodes", "scanned", "tuple_keys")
 
     def __init__(self) -> None:
         self.opcodes = OPCODE_LIMIT
         self.memory = MEMORY_LIMIT
+        self.scanned = SCAN_LIMIT
         self.tuple_keys = TUPLE_KEY_LIMIT
 
 
@@ -119,6 +130,9 @@ class PickleMachine:
         self.memo.clear()
         try:
             return self._run()
+        except UnreadableFile as problem:
+            problem.globals = list(self.globals.values())  # what would run before the damage is reached
+            raise
         finally:
             if collecting:
                 gc.enable()
@@ -175,7 +189,8 @@ class PickleMachine:
                         stack[-1] = self.call(callee, args)
                     else:
                         callee.called = True  # type: ignore[attr-defined]
-                        stack[-1] = reducer(self, args)
+                        made = reducer(self, args)
+                        stack[-1] = made if made is not NotImplemented else Instance(callee, args)  # type: ignore[arg-type]
                 elif opcode == 0x71:  # BINPUT
                     memo[code[at]] = stack[-1]
                     at += 1
@@ -223,11 +238,10 @@ class PickleMachine:
                     stack, code, at, limit = self.stack, self.code, self.at, self.limit
             raise UnreadableFile("limit", f"the pickle has more than {OPCODE_LIMIT} opcodes")
         except UnreadableFile as problem:
-            if problem.offset is None:
-                problem.offset = self.base + (self.at if at < 0 else at)
-            raise
+            offset = self.base + (self.at if at < 0 else at) if problem.offset is None else problem.offset
+            raise self._broken(problem.code, str(problem), offset) from None
         except RecursionError:  # a call whose argument is a call
-            raise UnreadableFile("limit", "the pickle's calls are nested too deeply", self.position) from None
+            raise self._broken("limit", "the pickle's calls are nested too deeply", self.position) from None
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError, EOFError, struct.error) as problem:
             raise self._damage(problem, self.at if at < 0 else at) from None
         finally:
@@ -238,14 +252,17 @@ class PickleMachine:
     def _damage(self, problem: Exception, at: int) -> UnreadableFile:
         offset = self.base + at
         if isinstance(problem, (EOFError, struct.error)) or offset >= self.source.size:
-            return UnreadableFile("truncated", "the pickle is cut short", self.source.size)
+            return self._broken("truncated", "the pickle is cut short", self.source.size)
         if isinstance(problem, KeyError):
             what = "asks for a memo entry that it never made"
         elif isinstance(problem, IndexError):
             what = "takes more from its stack than is there"
         else:
             what = f"is damaged ({type(problem).__name__})"
-        return UnreadableFile("pickle", f"the pickle {what}", offset)
+        return self._broken("pickle", f"the pickle {what}", offset)
+
+    def _broken(self, code: str, message: str, offset: int) -> UnreadablePickle:
+        return UnreadablePickle(code, message, offset, list(self.globals.values()))
 
     def _advance(self) -> None:
         """Move the window to the next opcode, and look at the limits."""
@@ -313,7 +330,10 @@ class PickleMachine:
         position = self.base + len(self.code)
         stop = min(self.source.size, self.position + limit + 1)
         while position < stop:
-            part = self.source.read(position, min(_LARGEST_WINDOW, stop - position))
+            part = self.source.read(position, min(_SCANNED_AT_ONCE, stop - position))
+            self.allowance.scanned -= len(part)
+            if self.allowance.scanned < 0:
+                raise UnreadableFile("limit", f"the pickle has lines of more than {SCAN_LIMIT >> 20} MB")
             found = part.find(b"\n")
             if found >= 0:
                 return position + found - self.position
@@ -355,39 +375,8 @@ class PickleMachine:
             return Instance(None, args)
         callee.called = True
         reducer = self._reducers.get(id(callee))
-        return Instance(callee, args) if reducer is None else reducer(self, args)
-
-    def key(self, value: object) -> object:
-        """A dict key as it is kept: a byte string becomes text, as Python 2 meant it."""
-        if type(value) is bytes:
-            self.python2 = True
-            return value.decode("latin1")
-        return self.member(value)
-
-    def member(self, value: object) -> object:
-        """A set member or key as it is kept: what is costly to hash is kept by identity, in an Opaque."""
-        kind = type(value)
-        if kind in _QUICKLY_HASHED or kind.__hash__ is object.__hash__ or _is_small(value):
-            return value
-        if kind.__hash__ is None:
-            raise TypeError
-        if isinstance(value, tuple) and self.allowance.tuple_keys and _is_flat(value):
-            self.allowance.tuple_keys -= 1
-            return value
-        return Opaque(f"a {kind.__name__} as a key")
-
-
-_FLAT_LIMIT = 64  # items
-_QUICKLY_HASHED = frozenset((str, bytes, float, bool, type(None)))
-
-
-def _is_small(value: object) -> bool:
-    """True for an integer that shares its hash with no other: Python hashes modulo 2**61 - 1."""
-    return type(value) is int and -(1 << 60) < value < 1 << 60
-
-
-def _is_flat(items: tuple[object, ...]) -> bool:
-    return len(items) <= _FLAT_LIMIT and all(type(item) in _QUICKLY_HASHED or _is_small(item) for item in items)
+        made = NotImplemented if reducer is None else reducer(self, args)
+        return Instance(callee, args) if made is NotImplemented else made
 
 
 def _no_persistent_id(identity: object) -> object:

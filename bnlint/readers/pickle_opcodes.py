@@ -6,6 +6,7 @@ from struct import unpack
 
 from bnlint.errors import UnreadableFile
 from bnlint.readers.long_bytes import BYTES, ESCAPED, ESCAPED_TEXT, TEXT, unescaped
+from bnlint.readers.pickle_keys import dict_key, set_member
 from bnlint.readers.rebuild import build
 from bnlint.readers.values import Instance, Opaque
 
@@ -198,7 +199,7 @@ def _set_items(machine: PickleMachine, pairs: list[object]) -> None:
     target = machine.stack[-1]
     keys = pairs[0::2]
     if {*map(type, keys)} != {str}:
-        keys = [machine.key(key) for key in keys]
+        keys = [dict_key(machine, key) for key in keys]
     items = zip(keys, pairs[1::2], strict=True)
     if isinstance(target, dict):
         target.update(items)
@@ -219,7 +220,7 @@ def _additems(machine: PickleMachine) -> None:
     machine.charge(_MEMBER_BYTES * len(items))
     target = machine.stack[-1]
     if type(target) is set:
-        target.update([machine.member(item) for item in items])
+        target.update([set_member(machine, item) for item in items])
     elif type(target) is Instance:
         target.elements = target.elements or []
         target.elements.extend(items)
@@ -230,7 +231,7 @@ def _additems(machine: PickleMachine) -> None:
 def _frozenset(machine: PickleMachine) -> None:
     items = machine.pop_mark()
     machine.charge(_SET_BYTES + _MEMBER_BYTES * len(items))
-    machine.stack.append(frozenset([machine.member(item) for item in items]))
+    machine.stack.append(frozenset([set_member(machine, item) for item in items]))
 
 
 # -- the stack and the memo ----------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from bnlint.errors import UnreadableFile
 from bnlint.model.raw_file import Global
 from bnlint.model.tensor import ITEM_SIZE, Tensor
 from bnlint.readers.long_bytes import BYTES, LongBytes
-from bnlint.readers.storages import TypedStorage, brief, element, sizes
+from bnlint.readers.storages import TypedStorage, brief, count, sizes
 from bnlint.readers.values import Opaque, as_tensor
 
 TYPE_CHECKING = False
@@ -169,7 +169,7 @@ def tensor_view(
         return Opaque(f"a {dtype} tensor")
     shape, steps = sizes(machine, size), sizes(machine, stride)
     machine.charge(_TENSOR_BYTES)
-    last = start = element(offset)
+    last = start = count(offset, "storage offset")
     for length, step in zip(shape, steps, strict=True):
         last += (length - 1) * step
     end = (last + 1) * ITEM_SIZE[dtype]

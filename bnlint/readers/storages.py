@@ -92,22 +92,22 @@ def storage_dtype(storage_type: object) -> str:
 
 def storage_size(elements: object, dtype: str) -> int:
     """The bytes of so many elements; UnreadableFile `bounds` where that is no number of elements."""
-    return element(elements) * ITEM_SIZE[dtype]
+    return count(elements, "storage size") * ITEM_SIZE[dtype]
 
 
-def element(value: object) -> int:
-    """A number or place of elements; UnreadableFile `bounds` where it is none."""
+def count(value: object, what: str) -> int:
+    """A number of elements; UnreadableFile `bounds`, naming `what` it should be, where it is none."""
     if type(value) is not int or not 0 <= value < _ELEMENT_LIMIT:
-        raise UnreadableFile("bounds", f"{brief(value)} stands where a number of elements should")
+        raise UnreadableFile("bounds", f"{brief(value)} is no {what}: not from 0 to 2**60 elements")
     return value
 
 
 def sizes(machine: PickleMachine, values: object) -> tuple[int, ...]:
     """Sizes or strides of a tensor; UnreadableFile `bounds` where they are none."""
     if type(values) not in (tuple, list) or len(values) > _DIMENSION_LIMIT:  # type: ignore[arg-type]
-        raise UnreadableFile("bounds", f"{brief(values)} stands where at most {_DIMENSION_LIMIT} sizes should")
+        raise UnreadableFile("bounds", f"{brief(values)} is no tensor shape: not {_DIMENSION_LIMIT} sizes or less")
     machine.charge(_DIMENSION_BYTES * len(values))  # type: ignore[arg-type]
-    return tuple(map(element, values))  # type: ignore[call-overload]
+    return tuple([count(value, "tensor size or stride") for value in values])  # type: ignore[attr-defined]
 
 
 def storage_key(key: object) -> str:

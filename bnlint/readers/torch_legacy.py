@@ -32,7 +32,9 @@ def load(source: ByteSource, parent: PickleMachine | None = None) -> Loaded:
         raise UnreadableFile("pickle", "the file does not begin with torch's magic number", 0)
     version = machine.load()
     if version != PROTOCOL_VERSION:
-        raise UnreadableFile("unsupported", f"torch's container of version {brief(version)} is not known")
+        raise UnreadableFile(
+            "corrupt", f"{brief(version)} is no version of torch's container: there is only {PROTOCOL_VERSION}"
+        )
     machine.load()  # the system that wrote it
     root = machine.load()
     end = storages.place(machine.load(), machine.position)
