@@ -202,6 +202,7 @@ def _shards(indexes: Iterable[str]) -> set[str]:
     shards: set[str] = set()
     for index in indexes:
         shards.update(os.path.join(os.path.dirname(index), name) for name in _shard_names(index))
+        shards.discard(index)  # an index that lists itself is wrong, and is to be looked at
     return shards
 
 

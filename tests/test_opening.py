@@ -488,3 +488,10 @@ def test_nothing_heavy_is_imported(tmp_path: Path) -> None:
     assert "bnlint.readers.safetensors" in loaded
     for name in ("torch", "numpy", "json", "re", "typing", "zipfile", "pickle", "enum", "dataclasses", "contextlib"):
         assert f"'{name}'" not in loaded
+
+
+def test_globals_are_known_of_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    file = opened(tmp_path, b"\x80\x02cos\nsystem\nU\x04true\x85Rq\x00h\x07.")
+    assert file.problem is not None
+    assert file.problem.code == "pickle"
+    assert [(str(each), each.called) for each in file.globals] == [("os.system", True)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from bnlint.errors import UnreadableFile, UsageError
-from bnlint.model.raw_file import RawFile
+from bnlint.model.raw_file import Global, RawFile
 from bnlint.readers.assembling import assemble
 from bnlint.readers.sniffing import Stranger, sniff, tar_stranger, zip_stranger
 from bnlint.readers.source import Source
@@ -160,6 +160,7 @@ def _facts(checkpoint: Checkpoint) -> dict[str, object]:
 def _refuse(file: RawFile, problem: UnreadableFile) -> None:
     """Say of a file why it was not read, and all that is known of it nevertheless."""
     file.problem = problem
+    file.globals = [each for each in problem.globals if isinstance(each, Global)] or file.globals
     file.status = _STATUS_IF_NAMED.get(problem.code, "unreadable")
     if not file.named and file.status == "not-a-checkpoint":
         file.status = "skipped"

@@ -84,7 +84,9 @@ def expect_inside(storage: Storage, offset: int, nbytes: int) -> None:
 
 def storage_dtype(storage_type: object) -> str:
     """The dtype of a storage class that a pickle names; UnreadableFile `dtype` for any other object."""
-    dtype = STORAGE_DTYPES.get(storage_type.name) if type(storage_type) is Global else None
+    dtype = None
+    if type(storage_type) is Global and storage_type.module.partition(".")[0] == "torch":
+        dtype = STORAGE_DTYPES.get(storage_type.name)
     if dtype is None:
         raise UnreadableFile("dtype", f"{brief(storage_type)} is no storage type that torch knows")
     return dtype
@@ -104,10 +106,14 @@ def count(value: object, what: str) -> int:
 
 def sizes(machine: PickleMachine, values: object) -> tuple[int, ...]:
     """Sizes or strides of a tensor; UnreadableFile `bounds` where they are none."""
-    if type(values) not in (tuple, list) or len(values) > _DIMENSION_LIMIT:  # type: ignore[arg-type]
+    if type(values) is list:
+        values = tuple(values[: _DIMENSION_LIMIT + 1])
+    if type(values) is not tuple or len(values) > _DIMENSION_LIMIT:
         raise UnreadableFile("bounds", f"{brief(values)} is no tensor shape: not {_DIMENSION_LIMIT} sizes or less")
-    machine.charge(_DIMENSION_BYTES * len(values))  # type: ignore[arg-type]
-    return tuple([count(value, "tensor size or stride") for value in values])  # type: ignore[attr-defined]
+    machine.charge(_DIMENSION_BYTES * len(values))
+    for value in values:
+        count(value, "tensor size or stride")
+    return values
 
 
 def storage_key(key: object) -> str:
