@@ -82,6 +82,17 @@ def test_archives_that_lie(change: Callable[[str, bytes], bytes | None], code: s
     assert caught.value.code == code
 
 
+def test_storage_classes_are_found_by_name_alone(tmp_path: Path) -> None:
+    """Torch looks at the name and imports nothing (torch/serialization.py, find_class)."""
+
+    def elsewhere(name: str, content: bytes) -> bytes:
+        return content.replace(b"ctorch\nFloatStorage\n", b"cmylib.storages\nFloatStorage\n")
+
+    data = rewritten(by_zip({"w": torch.arange(6.0)}), elsewhere)
+    assert b"mylib.storages" in data
+    assert_same(torch_zip.load(MemorySource(data)).root, by_torch(data, tmp_path))
+
+
 def test_a_record_larger_than_its_storage() -> None:
     graph = {"w": torch.arange(6.0)}
     larger = rewritten(by_zip(graph), lambda name, content: content + b"more" if name.endswith("data/0") else content)
