@@ -82,15 +82,22 @@ def test_archives_that_lie(change: Callable[[str, bytes], bytes | None], code: s
     assert caught.value.code == code
 
 
-def test_storage_classes_are_found_by_name_alone(tmp_path: Path) -> None:
-    """Torch looks at the name and imports nothing (torch/serialization.py, find_class)."""
+@pytest.mark.parametrize("module", ["torch.cuda", "mylib.storages"])
+def test_storage_classes_of_other_modules(module: str, tmp_path: Path) -> None:
+    """Torch looks at the name alone, with weights_only at the module too; bnlint knows those of torch."""
 
     def elsewhere(name: str, content: bytes) -> bytes:
-        return content.replace(b"ctorch\nFloatStorage\n", b"cmylib.storages\nFloatStorage\n")
+        return content.replace(b"ctorch\nFloatStorage\n", f"c{module}\nFloatStorage\n".encode())
 
     data = rewritten(by_zip({"w": torch.arange(6.0)}), elsewhere)
-    assert b"mylib.storages" in data
-    assert_same(torch_zip.load(MemorySource(data)).root, by_torch(data, tmp_path))
+    if module == "torch.cuda":
+        assert_same(torch_zip.load(MemorySource(data)).root, by_torch(data, tmp_path))
+        return
+    with pytest.raises(UnreadableFile) as caught:
+        torch_zip.load(MemorySource(data))
+    assert caught.value.code == "dtype"
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(io.BytesIO(data), weights_only=True)
 
 
 def test_a_record_larger_than_its_storage() -> None:

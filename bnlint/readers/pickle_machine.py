@@ -49,14 +49,6 @@ _unsigned_2, _unsigned_4, _signed_4 = (
 )
 
 
-class UnreadablePickle(UnreadableFile):
-    """A pickle that breaks off. `globals` are the names met until then: what loading it would have imported."""
-
-    def __init__(self, code: str, message: str, offset: int, globals: list[Global]) -> None:
-        super().__init__(code, message, offset)
-        self.globals = globals
-
-
 class Allowance:
     """What is left of the limits, for a pickle and the files nested in it."""
 
@@ -131,7 +123,7 @@ class PickleMachine:
         try:
             return self._run()
         except UnreadableFile as problem:
-            problem.globals = list(self.globals.values())  # what would run before the damage is reached
+            problem.globals = list(self.globals.values())  # what loading it would import before it breaks off
             raise
         finally:
             if collecting:
@@ -238,10 +230,11 @@ class PickleMachine:
                     stack, code, at, limit = self.stack, self.code, self.at, self.limit
             raise UnreadableFile("limit", f"the pickle has more than {OPCODE_LIMIT} opcodes")
         except UnreadableFile as problem:
-            offset = self.base + (self.at if at < 0 else at) if problem.offset is None else problem.offset
-            raise self._broken(problem.code, str(problem), offset) from None
+            if problem.offset is None:
+                problem.offset = self.base + (self.at if at < 0 else at)
+            raise
         except RecursionError:  # a call whose argument is a call
-            raise self._broken("limit", "the pickle's calls are nested too deeply", self.position) from None
+            raise UnreadableFile("limit", "the pickle's calls are nested too deeply", self.position) from None
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError, EOFError, struct.error) as problem:
             raise self._damage(problem, self.at if at < 0 else at) from None
         finally:
@@ -252,17 +245,14 @@ class PickleMachine:
     def _damage(self, problem: Exception, at: int) -> UnreadableFile:
         offset = self.base + at
         if isinstance(problem, (EOFError, struct.error)) or offset >= self.source.size:
-            return self._broken("truncated", "the pickle is cut short", self.source.size)
+            return UnreadableFile("truncated", "the pickle is cut short", self.source.size)
         if isinstance(problem, KeyError):
             what = "asks for a memo entry that it never made"
         elif isinstance(problem, IndexError):
             what = "takes more from its stack than is there"
         else:
             what = f"is damaged ({type(problem).__name__})"
-        return self._broken("pickle", f"the pickle {what}", offset)
-
-    def _broken(self, code: str, message: str, offset: int) -> UnreadablePickle:
-        return UnreadablePickle(code, message, offset, list(self.globals.values()))
+        return UnreadableFile("pickle", f"the pickle {what}", offset)
 
     def _advance(self) -> None:
         """Move the window to the next opcode, and look at the limits."""

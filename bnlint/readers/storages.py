@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from bnlint.readers.pickle_machine import PickleMachine
     from bnlint.readers.source import ByteSource
 
-# Torch finds these classes by name, whatever module the pickle says (torch/serialization.py, StorageType).
+# As torch finds them by name (torch/serialization.py, StorageType), but in torch's own modules only:
+# the others it ignores, and refuses with weights_only.
 STORAGE_DTYPES = {
     "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16",
     "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8",
