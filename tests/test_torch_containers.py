@@ -1,6 +1,7 @@
 """Torch's containers against torch: zip, TorchScript, legacy, tar; and what is said where they lie."""
 
 import io
+import pickle
 import pickletools
 import struct
 import zipfile
