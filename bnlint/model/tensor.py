@@ -215,7 +215,7 @@ class Tensor:
         if max(span, self.nbytes) > limit:
             raise UnreadableFile("limit", f"a tensor of {max(span, self.nbytes)} bytes is over the limit of {limit}")
         if not self.contiguous and self.count > limit >> 6:  # its elements are gathered one by one: 100 bytes for each
-            raise UnreadableFile("limit", f"a strided tensor of {self.count} elements is over the limit of {limit >> 6}")
+            raise UnreadableFile("limit", f"a strided tensor of {self.count} elements: the limit is {limit >> 6}")
         data = self.storage.read(self.offset * item, span)
         if not self.contiguous:
             places = [0]
