@@ -7,12 +7,14 @@ from struct import pack
 from .assembler import (
     NONE,
     TRUE,
+    Claim,
     Directory,
     Entry,
     archive,
     call,
     dict_of,
     integer,
+    integers,
     layer,
     list_of,
     named,
@@ -252,3 +254,12 @@ def data_pkl_bomb(size: int) -> bytes:
 def record_bomb(size: int) -> bytes:
     """The record of a statistic inflates to 1 GB, of which 16 bytes are asked for."""
     return archive(changed("data/3", data=zeros_deflated(1 << 30), method=8, size=size))
+
+
+@hostile(bounded(), nasty=True)
+def statistics_of_far_strides() -> bytes:
+    """Eight hundred vectors of sixteen numbers that lie 4 MB apart in one record: 48 GB to read them naively."""
+    count = 15 << 20
+    far = Claim(bytes(4 * count), integers([16]), "3", integer(count), integers([(count - 1) // 15]))
+    leaves = ("running_mean", "running_var")
+    return torch_zip({f"bn{number}.{leaf}": far for number in range(400) for leaf in leaves})
