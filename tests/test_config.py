@@ -1,6 +1,7 @@
 """Configurations: where they are found, what they mean, and what is said of wrong ones."""
 
 import json
+import re
 import os
 import textwrap
 import time
@@ -580,7 +581,9 @@ SCALARS = st.one_of(
     st.none(),
     st.integers(),
     st.floats(allow_nan=False, allow_infinity=False),
-    st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8),
+    st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8).filter(
+        lambda text: not re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", text)  # 1e-5 is text to PyYAML
+    ),
 )
 DOCUMENTS = st.dictionaries(
     st.text("abc-", min_size=1, max_size=5).filter(lambda name: name.strip("-")),

@@ -234,7 +234,7 @@ def _plain(text: str) -> object:
     """What an unquoted YAML scalar means. 1e-5 is a number here, as everybody expects, and 1:30 is not."""
     if text in _WORDS:
         return _WORDS[text]
-    if text[0] not in "+-.0123456789":
+    if text[0] not in "+-.0123456789" or not text.isascii() or text.lstrip("+-")[:1] in ("i", "n", "I", "N"):
         return text
     number = _reading(int, text)
     return _reading(float, text) if number is text else number
