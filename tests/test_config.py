@@ -1,8 +1,8 @@
 """Configurations: where they are found, what they mean, and what is said of wrong ones."""
 
 import json
-import re
 import os
+import re
 import textwrap
 import time
 from pathlib import Path
