@@ -121,8 +121,10 @@ def test_torchscript(tmp_path: Path) -> None:
                 owner = owner.state[part]
             assert_same(owner.state[leaf], wanted.detach())
         assert found["bn"].state["training"] is False
-        (batchnorm,) = [text for name, text in loaded.code.items() if name.endswith("norm.py")]
-        assert "eps : Final[float] = 0.001" in batchnorm()
+        texts = [
+            text() for name, text in loaded.code.items() if "norm" in name
+        ]  # another script may own the plain name
+        assert any("eps : Final[float] = 0.001" in text for text in texts), loaded.code.keys()
         assert type(loaded.parts["constants"]) is tuple
 
 

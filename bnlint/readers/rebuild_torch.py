@@ -54,10 +54,16 @@ def _rebuild_qtensor(machine: PickleMachine, args: tuple[object, ...]) -> object
     return _rebuild_tensor(machine, args[:4])
 
 
-def _uninitialized(machine: PickleMachine, args: tuple[object, ...]) -> object:
-    """UninitializedParameter(requires_grad, device, dtype) and UninitializedBuffer: what a lazy layer has at first."""
+def _uninitialized_parameter(machine: PickleMachine, args: tuple[object, ...]) -> object:
+    """(requires_grad, device, dtype): what a lazy layer has until it sees data."""
     machine.charge(_TENSOR_BYTES)
-    return Tensor("float32", (0,), None, requires_grad=args[0] is True if args else None)
+    return Tensor("float32", (0,), None, requires_grad=args[0] is True if args else None, parameter=True)
+
+
+def _uninitialized_buffer(machine: PickleMachine, args: tuple[object, ...]) -> object:
+    """(requires_grad, device, dtype)"""
+    machine.charge(_TENSOR_BYTES)
+    return Tensor("float32", (0,), None)
 
 
 def _rebuild_parameter(machine: PickleMachine, args: tuple[object, ...]) -> object:
@@ -245,8 +251,8 @@ TORCH: dict[tuple[str, str], Reducer] = {
     ("torch.tensor", "_rebuild_from_type"): _rebuild_from_type,
     ("torch.tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
     ("torch.nn.parameter", "Parameter"): _rebuild_parameter,
-    ("torch.nn.parameter", "UninitializedParameter"): _uninitialized,
-    ("torch.nn.parameter", "UninitializedBuffer"): _uninitialized,
+    ("torch.nn.parameter", "UninitializedParameter"): _uninitialized_parameter,
+    ("torch.nn.parameter", "UninitializedBuffer"): _uninitialized_buffer,
     ("torch.nn.parameter", "Buffer"): _buffer,
     ("torch.autograd.variable", "Variable"): _variable,
     ("torch", "Size"): _size,
