@@ -4,16 +4,21 @@ Kept this small because the peak memory of a child starts at that of the process
 """
 
 import os
+import signal
 import sys
 import time
 
+PATIENCE = 300  # seconds, after which a command is killed
+
 
 def measure(command: list[str]) -> dict[str, object]:
-    """Wall time in ms, peak resident memory in MB, bytes asked of and read from disk, exit code."""
+    """Wall time in ms, peak resident memory in MB, bytes asked of and read from disk, exit code (-9: killed)."""
     null = os.open(os.devnull, os.O_RDWR)
     actions = [(os.POSIX_SPAWN_DUP2, null, stream) for stream in (0, 1, 2)]
     start = time.perf_counter()
     pid = os.posix_spawnp(command[0], command, os.environ, file_actions=actions)
+    signal.signal(signal.SIGALRM, lambda *_: os.kill(pid, signal.SIGKILL))
+    signal.alarm(PATIENCE)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     milliseconds = (time.perf_counter() - start) * 1000
     asked, read = disk_bytes(pid)

@@ -76,7 +76,7 @@ class Discovery:
         for path in self._walk(folder, os.path.realpath(folder), set()):
             empty = False
             if path is not None:
-                self._take(path, named=False)
+                self._take(path.removeprefix(os.path.join(os.curdir, "")), named=False)
         if empty:
             self.empty.append(f"{folder}: holds nothing to check")
 
@@ -202,6 +202,7 @@ def _shards(indexes: Iterable[str]) -> set[str]:
     shards: set[str] = set()
     for index in indexes:
         shards.update(os.path.join(os.path.dirname(index), name) for name in _shard_names(index))
+        shards.discard(index)  # an index that lists itself is wrong, and is to be looked at
     return shards
 
 
@@ -235,9 +236,9 @@ def _is_pattern(path: str) -> bool:
     return any(sign in path for sign in "*?[")
 
 
-def _why(path: str, error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        if os.path.islink(path):
-            return f"a link to {os.readlink(path)}, which does not exist"
-        return "no such file or folder"
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+def _why(path: str, error: OSError | ValueError) -> str:
+    if isinstance(error, ValueError):
+        return "no path: there is a null byte in it"
+    if not isinstance(error, FileNotFoundError):
+        return error.strerror or str(error)
+    return f"a link to {os.readlink(path)}, which does not exist" if os.path.islink(path) else "no such file or folder"

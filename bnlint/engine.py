@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bnlint.errors import RuleCrashed, UnreadableFile
 from bnlint.finding import Severity
+from bnlint.settings import NOTHING_SAID
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from bnlint.finding import Finding
     from bnlint.model.raw_file import RawFile
     from bnlint.ruleset import Check, Rule, RuleSet
-    from bnlint.settings import Override, Settings
+    from bnlint.settings import Override, RuleSetting, Settings
 
 
 class Verdict:
@@ -109,9 +110,10 @@ def _judge(rule: Rule, finding: Finding, settings: Settings, verdict: Verdict) -
     kept: list[str] = []
     loudest = Severity.OFF
     silenced_by: Override | None = None
+    without_overrides = _severity(settings.rules.get(rule.name, NOTHING_SAID), rule, finding, settings, own)
     for layer in finding.location.layers or (None,):
         severity, override = _user_severity(rule, finding, settings, layer, own)
-        if override is not None and severity != own:
+        if override is not None and severity != without_overrides:
             override.used = True
         if severity:
             loudest = max(loudest, severity)
@@ -132,9 +134,16 @@ def _user_severity(
     rule: Rule, finding: Finding, settings: Settings, layer: str | None, own: Severity
 ) -> tuple[Severity, Override | None]:
     setting, override = settings.of(rule, layer)
-    if setting.severity is not None and setting.severity == Severity.OFF:
-        return Severity.OFF, override
     if setting.severity is None and not settings.on(rule):
         return Severity.OFF, None
+    return _severity(setting, rule, finding, settings, own), override
+
+
+def _severity(setting: RuleSetting, rule: Rule, finding: Finding, settings: Settings, own: Severity) -> Severity:
+    """What the user said of the rule, else `own` where that is to be heard."""
+    if setting.severity is not None and setting.severity == Severity.OFF:
+        return Severity.OFF
     said = setting.severity if finding.certain else setting.possible
-    return (own if said is None else said), override
+    if said is not None:
+        return said
+    return own if settings.on(rule) and own >= settings.min_severity else Severity.OFF

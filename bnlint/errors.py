@@ -10,6 +10,10 @@ BnlintError
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 class BnlintError(Exception):
     """Everything bnlint itself raises."""
@@ -44,9 +48,11 @@ class UnreadableFile(BnlintError):
     contract; `lfs`, `html`, `text`, `image` for something else under a checkpoint's name; `unsupported`
     for a known format that this version does not read; `unknown` for bytes nobody knows. `offset` is the
     byte where it went wrong, where there is one. The message never holds a path of this machine.
+    `globals` holds what a damaged pickle had named until then.
     """
 
     def __init__(self, code: str, message: str, offset: int | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.offset = offset
+        self.globals: Sequence[object] = ()

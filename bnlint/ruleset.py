@@ -127,17 +127,6 @@ class Rule:
         """The first sentence of the explanation."""
         return self.explanation.partition("\n")[0]
 
-    def section(self, heading: str) -> str:
-        """The text under a heading of the explanation ("Fix"), "" where it has none."""
-        from re import MULTILINE, search
-
-        found = search(
-            rf"(?ms)^{heading}:\s*(.*?)(?=^(?:Common causes|Fix|When this is fine|Evidence):|\Z)",
-            self.explanation,
-            MULTILINE,
-        )
-        return found.group(1).strip() if found else ""
-
     def __repr__(self) -> str:
         return f"<rule {self.name}>"
 

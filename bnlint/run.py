@@ -239,7 +239,7 @@ def _judge_overrides(config: Config, report: Report, families: dict[str, None]) 
         def subjects(self) -> Iterator[object]:
             return (override for override in config.overrides if override.path == self.path)
 
-    settings = Settings(config.rules, select=config.select, ignore=config.ignore)
+    settings = Settings(config.rules, select=config.select, ignore=config.ignore, min_severity=config.min_severity)
     rules = config.rulebook.ruleset((CONFIG_FAMILY,))
     for path in dict.fromkeys(override.path for override in config.overrides):
         verdict = lint(ConfigurationFile(path), rules, settings)

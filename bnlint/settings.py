@@ -129,10 +129,11 @@ class Settings:
 
     `rules` is what the configuration and the command line say of each rule, `overrides` what the
     configuration says of this file and its layers, in order; the later wins. `select` is the only
-    rules to run (None: all), `ignore` those not to run.
+    rules to run (None: all), `ignore` those not to run. What a rule of its
+    own accord says below `min_severity` is left unsaid.
     """
 
-    __slots__ = ("assumed", "deep", "ignore", "key", "overrides", "preview", "rules", "select")
+    __slots__ = ("assumed", "deep", "ignore", "key", "min_severity", "overrides", "preview", "rules", "select")
 
     def __init__(
         self,
@@ -145,6 +146,7 @@ class Settings:
         key: str | None = None,
         deep: bool = False,
         preview: bool = False,
+        min_severity: Severity = Severity.INFO,
     ) -> None:
         self.rules: Mapping[str, RuleSetting] = rules or {}
         self.overrides = tuple(overrides)
@@ -154,6 +156,7 @@ class Settings:
         self.key = key
         self.deep = deep
         self.preview = preview
+        self.min_severity = min_severity
 
     def on(self, rule: Rule) -> bool:
         """True where the rule speaks about everything in this file, overrides aside."""

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from bnlint.readers import raw_pickle, torch_legacy, torch_tar, torch_zip
+from bnlint.readers.long_bytes import LongBytes
 from bnlint.readers.values import Instance, Loaded, as_tensor
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
@@ -108,20 +109,16 @@ def by_torch(data: bytes, path: Path) -> object:
 
 
 def raw(tensor: torch.Tensor) -> bytes:
-    """Its elements' bytes, row by row."""
+    """Its elements' bytes, row by row, taken from its storage."""
     tensor = tensor.detach()
     if tensor.is_quantized:
         tensor = tensor.int_repr()
-    dense = torch.empty(tensor.shape, dtype=tensor.dtype)
-    item = tensor.element_size()
     if not tensor.numel():
         return b""
-    storage = bytes(tensor.untyped_storage())
-    index = torch.as_strided(
-        torch.arange(len(storage) // item), tensor.shape, tensor.stride(), tensor.storage_offset()
-    ).flatten()
-    assert dense.numel() == index.numel()
-    return b"".join(storage[i * item : (i + 1) * item] for i in index.tolist())
+    stored = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage()).numpy()
+    elements = stored[: len(stored) // tensor.element_size() * tensor.element_size()].reshape(-1, tensor.element_size())
+    places = torch.arange(len(elements)).as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+    return elements[places.flatten().numpy()].tobytes()
 
 
 def differences(found: object, wanted: object, path: str = "") -> Iterator[str]:
@@ -161,6 +158,9 @@ def differences(found: object, wanted: object, path: str = "") -> Iterator[str]:
             return
         for i, item in enumerate(wanted):
             yield from differences(found[i], item, f"{path}[{i}]")
+    elif isinstance(found, LongBytes):
+        if wanted not in (found.read(), found.read().decode("utf-8", "replace")):
+            yield f"{path}: other text"
     elif isinstance(wanted, (int, float, str, bytes, type(None))) and found != wanted:
         yield f"{path}: {found!r} instead of {wanted!r}"
 

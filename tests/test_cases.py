@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -72,10 +73,14 @@ def python_2_checkpoint(state_dict: dict[str, Tensor]) -> bytes:
     return assembler.legacy(claims, root=root)
 
 
+@cache
+def network() -> nn.Module:
+    return trained(ResNet())[0]
+
+
 @pytest.fixture(scope="module")
 def old_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model, _ = trained(ResNet())
-    without = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith("tracked")}
+    without = {name: tensor for name, tensor in network().state_dict().items() if not name.endswith("tracked")}
     path = tmp_path_factory.mktemp("case1") / "checkpoint.pth"
     path.write_bytes(python_2_checkpoint(without))
     return path
@@ -99,10 +104,9 @@ def test_the_curve_of_running_means(old_file: Path) -> None:
 def test_the_four_vectors_and_the_formula(old_file: Path) -> None:
     """What a reader who writes inference by hand needs: gamma, beta, mean and variance, eps beside them."""
     torch.manual_seed(1)
-    model, _ = trained(ResNet())
     image = torch.randn(2, 8, 3, 3)
-    expected = model.bn1.eval()(image)
-    assert [name for name, _ in model.bn1.named_parameters()] == ["weight", "bias"]
+    expected = network().bn1.eval()(image)
+    assert [name for name, _ in network().bn1.named_parameters()] == ["weight", "bias"]
     with bnlint.open_checkpoint(str(old_file)) as checkpoint:
         layer = checkpoint.batchnorms[0]
         gamma, beta, mean, variance = (

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import textwrap
 import time
 from pathlib import Path
@@ -360,11 +361,31 @@ def test_errors_in_pyproject_say_where(project: Path, before: str, after: str, p
         load_config(allow_code=True)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[tool.bnlint]\nfail-on = 'info'", True),
+        ("[ tool . 'bnlint' ] # ours\nfail-on = 'info'", True),
+        ("[tool]\nbnlint.fail-on = 'info'", True),
+        ("tool.bnlint.fail-on = 'info'", True),
+        ("tool = {bnlint = {fail-on = 'info'}}", True),
+        ("[tool]\nbnlint = {fail-on = 'info'}", True),
+        ("[project]\nreadme = \"\"\"\n[x]\n\"\"\"\n[tool]\nx = '''\n[y]\n'''\nbnlint.fail-on = 'info'", True),
+        ("[project]\nname = 'bnlint-user'\ndependencies = [\n  'bnlint==0.1',\n]\n[tool.ruff]\n", False),
+        ("[project.scripts]\nbnlint = 'bnlint.__main__:run'", False),
+        ("[tool.other]\nbnlint.fail-on = 'info'", False),
+    ],
+)
+def test_where_pyproject_speaks_of_bnlint(project: Path, text: str, expected: bool) -> None:
+    (project / "pyproject.toml").write_text(text)
+    assert (load_config().fail_on == Severity.INFO) is expected
+
+
 # -- what is said of wrong ones ---------------------------------------------------------------------------
 
 WRONG = {
-    "rule: {}": "2:1: unknown key rule in a configuration; allowed: extends, fail-on, max-warnings, rules, assume,"
-    " exclude, overrides, compare, rules-folder; did you mean rules?",
+    "rule: {}": "2:1: unknown key rule in a configuration; allowed: extends, fail-on, max-warnings, min-severity,"
+    " rules, assume, exclude, overrides, compare, rules-folder; did you mean rules?",
     "- a": "2:1: this is not YAML: ...",
     "rules: [odd-layer]": "2:8: rules is a mapping of names to values, not a list",
     "rules: {od-layer: off}": "2:9: there is no rule called od-layer; did you mean odd-layer?",
@@ -442,6 +463,11 @@ def test_what_is_said_of_a_wrong_configuration(project: Path, text: str) -> None
     expected, and_more, _ = WRONG[text].partition("...")  # of YAML's own troubles libyaml says more than PyYAML
     assert str(told.value).startswith(f".bnlint.yaml:{expected}")
     assert and_more or str(told.value) == f".bnlint.yaml:{expected}"
+
+
+def test_a_byte_order_mark_is_no_trouble(project: Path) -> None:
+    (project / ".bnlint.yaml").write_bytes(b"\xef\xbb\xbffail-on: info\n")
+    assert load_config().fail_on == Severity.INFO
 
 
 def test_a_file_that_is_not_text(project: Path) -> None:
@@ -558,7 +584,9 @@ SCALARS = st.one_of(
     st.none(),
     st.integers(),
     st.floats(allow_nan=False, allow_infinity=False),
-    st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8),
+    st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8).filter(
+        lambda text: not re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", text)  # 1e-5 is text to PyYAML
+    ),
 )
 DOCUMENTS = st.dictionaries(
     st.text("abc-", min_size=1, max_size=5).filter(lambda name: name.strip("-")),

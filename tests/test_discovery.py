@@ -64,7 +64,7 @@ def test_what_is_given_twice_is_looked_at_once(folder: Path) -> None:
         ("nowhere.pth", "nowhere.pth: no such file or folder"),
         ("empty", "empty: holds nothing to check"),
         ("*.onnx", "*.onnx: matches nothing"),
-        ("null\0byte.pth", "null\0byte.pth: embedded null byte"),
+        ("null\0byte.pth", "null\0byte.pth: no path: there is a null byte in it"),
         ("link.pth", "link.pth: a link to gone.pth, which does not exist"),
         ("pipe.pth", "pipe.pth: not a regular file"),
         ("/dev/null", "/dev/null: not a regular file"),

@@ -196,3 +196,18 @@ def test_a_rule_needs_a_docstring_a_subject_and_defaults() -> None:
     for function, complaint in ((silent, "docstring"), (aimless, "needs a type"), (greedy, "needs a default")):
         with pytest.raises(RuleError, match=complaint):
             rule(severity=Severity.INFO, good=nothing, bad=nothing)(function)
+
+
+def test_what_is_less_than_the_least_is_left_out_unless_asked_for() -> None:
+    assert said(look(guessed, many_channels, min_severity=Severity.WARNING)) == [
+        ("many-channels", "stem.bn", "warning")
+    ]
+    asked = {"many-channels": RuleSetting(Severity.INFO)}
+    assert said(look(many_channels, rules=asked, min_severity=Severity.ERROR)) == [("many-channels", "stem.bn", "info")]
+
+
+def test_an_override_that_gives_a_rule_back_its_default_is_used() -> None:
+    override = Override({"many-channels": RuleSetting(Severity.WARNING)}, layers=["stem.*"], reason="a default")
+    verdict = look(many_channels, rules={"many-channels": RuleSetting(Severity.INFO)}, overrides=[override])
+    assert said(verdict) == [("many-channels", "stem.bn", "warning")]
+    assert override.used

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import io
 import os
-import resource
 import struct
 import tempfile
 import time
 from collections.abc import Callable
 
 import pytest
-from bnlint.readers.opening import open_file
 from hostile import assembler, numpy_pickles, safetensors, tars
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bnlint.engine import lint
 from bnlint.model.checkpoint import Checkpoint
+from bnlint.readers.opening import open_file
 from bnlint.ruleset import builtin_rules
 from bnlint.settings import Settings
 
+resource = pytest.importorskip("resource", reason="measures memory as POSIX does")
 EXAMPLES = int(os.environ.get("BNLINT_FUZZ_EXAMPLES", "120"))
 STATUSES = {"checked", "nothing-to-check", "unreadable", "not-a-checkpoint", "skipped"}
 RULES = builtin_rules()

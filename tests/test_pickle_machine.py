@@ -2,51 +2,19 @@
 
 import pickle
 import pickletools
-import struct
 from collections import OrderedDict
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from graphs import CALLS, PROTOCOLS, FileLike, run, same
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnlint.errors import UnreadableFile
 from bnlint.readers import pickle_machine, raw_pickle
 from bnlint.readers.long_bytes import TEXT, LongBytes
 from bnlint.readers.pickle_machine import PickleMachine
 from bnlint.readers.source import MemorySource
-from bnlint.readers.values import Instance, Opaque, OrderedMapping
-
-PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
-
-
-class FileLike:
-    """A source that is read window by window, as a file is."""
-
-    def __init__(self, data: bytes) -> None:
-        self._memory = MemorySource(data)
-        self.size = len(data)
-        self.bytes_read = 0
-
-    def read(self, offset: int, nbytes: int) -> bytes:
-        self.bytes_read += nbytes
-        return self._memory.read(offset, nbytes)
-
-
-def run(data: bytes) -> object:
-    return PickleMachine(MemorySource(data)).load()
-
-
-def refused(data: bytes, code: str, match: str = ".") -> UnreadableFile:
-    caught = []
-    for source in (MemorySource(data), FileLike(data)):
-        with pytest.raises(UnreadableFile, match=match) as error:
-            PickleMachine(source).load()
-        assert error.value.code == code
-        caught.append(error.value)
-    assert str(caught[0]) == str(caught[1])
-    assert caught[0].offset == caught[1].offset
-    return caught[0]
+from bnlint.readers.values import Instance, OrderedMapping
 
 
 def read_long(found: object, wanted: object) -> object:
@@ -91,19 +59,6 @@ GRAPHS = st.recursive(
     ),
     max_leaves=25,
 )
-
-
-def same(found: object, wanted: object) -> bool:
-    """Equality that keeps types apart and takes NaN for NaN; what bnlint keeps by identity is not looked into."""
-    if isinstance(wanted, OrderedDict):
-        return isinstance(found, OrderedMapping) and same(list(found.items()), list(wanted.items()))
-    if isinstance(wanted, dict):
-        return type(found) is dict and same(list(found.items()), list(wanted.items()))
-    if isinstance(wanted, (list, tuple)):
-        return type(found) is type(wanted) and len(found) == len(wanted) and all(map(same, found, wanted))
-    if isinstance(wanted, int) and wanted.bit_length() > 8 * 1024:
-        return isinstance(found, Opaque)
-    return type(found) is type(wanted) and (found == wanted or repr(found) == repr(wanted))
 
 
 @given(GRAPHS, st.sampled_from(PROTOCOLS))
@@ -193,19 +148,6 @@ def test_byte_string_keys_become_text() -> None:
 
 # -- names and calls -------------------------------------------------------------------------------------
 
-CALLS = {
-    "REDUCE": b"cos\nsystem\n(S'touch PWNED'\ntR.",
-    "NEWOBJ": b"\x80\x02cos\nsystem\n)\x81.",
-    "NEWOBJ_EX": b"\x80\x04cos\nsystem\n)}\x92.",
-    "OBJ": b"(cos\nsystem\nS'touch PWNED'\no.",
-    "INST": b"(S'touch PWNED'\nios\nsystem\n.",
-    "BUILD": b"cos\nsystem\n}b.",
-    "STACK_GLOBAL": b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x0btouch PWNED\x85R.",
-    "copyreg": b"ccopyreg\n__newobj__\n(cos\nsystem\ntR.",
-    "copy_reg": b"ccopy_reg\n_reconstructor\n(cos\nsystem\nc__builtin__\nobject\nNtR.",
-    "subclass": b"\x80\x02ctorch._tensor\n_rebuild_from_type_v2\n(cos\nsystem\nN)NtR.",
-}
-
 
 @pytest.mark.parametrize("data", CALLS.values(), ids=CALLS)
 def test_calls_are_named_and_never_made(data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,185 +231,3 @@ def test_stacked_pickles_are_named_too() -> None:
     assert "os.system" in map(str, loaded.globals)
     assert loaded.notes == ["the file holds 3 pickles one after the other, of which the first is read"]
     assert raw_pickle.load(MemorySource(data + b"junk")).notes[-1] == "4 bytes follow the last pickle"
-
-
-# -- what is damaged or too much ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_every_truncation_is_said(protocol: int) -> None:
-    data = pickle.dumps({"a": [1, 2.5, "text", b"bytes", (None, True), 10**30]}, protocol)
-    for length in range(1, len(data)):
-        error = refused(data[:length], "truncated")
-        assert error.offset == length
-
-
-@pytest.mark.parametrize(
-    ("data", "match"),
-    [
-        (b"\x80\x07.", "protocol 7"),
-        (b"\xff.", "nobody knows"),
-        (b"q\x00.", "stack"),
-        (b"(0t.", "stack|damaged"),
-        (b"\x80\x02h\x07.", "memo"),
-        (b"}]Ns.", "damaged"),
-        (b"}}Ns.", "damaged"),
-        (b"](K\x01\x90.", "damaged"),
-        (b"](K\x01K\x02u.", "damaged"),
-        (b"}(K\x01u.", "damaged"),
-        (b"NNb.", "damaged"),
-        (b"]Nb.", "damaged"),
-        (b"cos\nsystem\nNR.", "damaged"),
-        (b"K\x01K\x02\x93.", "damaged"),
-        (b"X\x02\x00\x00\x00\xff\xff.", "damaged"),
-        (b"I12x\n.", "damaged"),
-        (b"S'a\n.", "damaged"),
-        (b"S\n.", "damaged"),
-        (b"T\xff\xff\xff\xff.", "damaged"),
-        (b"K\x01Q.", "outside itself"),
-        (b"P1\n.", "outside itself"),
-        (b"\x97.", "elsewhere"),
-        (b"I" + b"1" * 5000 + b"\n.", "damaged"),
-    ],
-)
-def test_damage(data: bytes, match: str) -> None:
-    error = refused(data + b"N" * 10, "pickle", match)
-    assert error.offset is not None
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"\x8b\xff\xff\xff\x7f.",
-        b"B\xff\xff\xff\xff.",
-        b"\x8e" + b"\xff" * 8 + b".",
-        b"\x96" + b"\xff" * 7 + b"\x7f.",
-        b"X\xff\xff\xff\xff.",
-        b"\x8d" + b"\xff" * 8 + b".",
-        b"\x95" + b"\xff" * 8 + b".",
-        b"T\xff\xff\xff\x7f.",
-    ],
-)
-def test_lengths_beyond_the_file(data: bytes) -> None:
-    refused(data, "truncated")
-
-
-def test_the_smallest_bomb_of_the_c_unpickler() -> None:
-    assert run(b"\x80\x02Nr\xff\xff\xff\x0f.") is None  # python/cpython#115952
-
-
-@pytest.mark.parametrize(
-    ("data", "match"),
-    [
-        (b"(" * 10_001, "open marks"),
-        (b"\x80\x04" + b"\x8f" * 1_000_000 + b".", "MB"),
-        (b"".join(b"ca\n%d\n0" % i for i in range(20_001)), "globals"),
-        (
-            b"c_codecs\nencode\nq\x00X\x00\x0f\x00\x00"
-            + b"a" * 3840
-            + b"X\x06\x00\x00\x00latin1\x86q\x01"
-            + b"h\x00h\x01R" * 50_000,
-            "MB",
-        ),
-        (b"c__builtin__\nset\nq\x00](" + b"K\x01" * 50_000 + b"e\x85q\x01" + b"h\x00h\x01R" * 100, "MB"),
-        (
-            b"ccollections\nOrderedDict\nq\x00](" + b"K\x01K\x02\x86" * 50_000 + b"e\x85q\x01" + b"h\x00h\x01R" * 100,
-            "MB",
-        ),
-    ],
-    ids=["marks", "sets", "globals", "encode", "set", "ordered-dict"],
-)
-def test_limits(data: bytes, match: str) -> None:
-    with pytest.raises(UnreadableFile, match=match) as caught:
-        run(data)
-    assert caught.value.code == "limit"
-
-
-@pytest.mark.parametrize(
-    ("limit", "data"),
-    [("OPCODE_LIMIT", b"N0" * 600 + b"N."), ("MEMO_LIMIT", b"\x80\x04N" + b"\x94" * (1 << 19) + b".")],
-)
-def test_lowered_limits(limit: str, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run(data) is None
-    monkeypatch.setattr(pickle_machine, limit, 1000)
-    with pytest.raises(UnreadableFile) as caught:
-        run(data)
-    assert caught.value.code == "limit"
-
-
-HASH_MODULUS = (1 << 61) - 1
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"\x80\x02})" + b"2\x86" * 120 + b"Ns.",  # a tuple of 2**120 leaves as a key
-        b"\x80\x02})" + b"\x85" * 200_000 + b"Ns.",
-        b"\x80\x04(" + b"(\x91" * 5000 + b"\x91.",
-        b"\x80\x02}("
-        + b"".join(b"\x8a\x0b" + (i * HASH_MODULUS).to_bytes(11, "little", signed=True) + b"N" for i in range(50_000))
-        + b"u.",  # integers of one hash
-        b"\x80\x02}(" + b"".join(b"K\x01M%b\x86N" % struct.pack("<H", i) for i in range(20_000)) + b"u.",
-    ],
-    ids=["tuple-dag", "nested-tuple", "nested-frozensets", "one-hash", "tuples"],
-)
-def test_keys_that_are_costly_to_hash(data: bytes) -> None:
-    run(data)
-
-
-SAMPLES = [pickle.dumps({"a": [1, "b", {"c": (1.5, None, b"x" * 20)}], "d": {1, 2}, "e": 2**70}, i) for i in PROTOCOLS]
-SAMPLES += [*CALLS.values(), pickle.dumps(OrderedDict(a=OrderedDict()), 0)]
-
-
-@given(st.sampled_from(SAMPLES), st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=5))
-@example(b"\x80\x02}.", [(2, 0x62)])
-@settings(max_examples=1500, deadline=None)
-def test_damaged_pickles_are_one_clear_error(sample: bytes, changes: list[tuple[int, int]]) -> None:
-    data = bytearray(sample)
-    for offset, byte in changes:
-        data[offset % len(data)] = byte
-    assert outcome(MemorySource(bytes(data))) == outcome(FileLike(bytes(data)))
-
-
-def outcome(source: MemorySource | FileLike) -> str:
-    try:
-        return type(PickleMachine(source).load()).__name__
-    except UnreadableFile as error:
-        return f"{error.code} {error} {error.offset}"
-
-
-class NamesNothing(pickle._Unpickler):  # type: ignore[name-defined,misc]
-    """Python's own unpickler in Python, which may import nothing."""
-
-    def find_class(self, module: str, name: str) -> object:
-        raise pickle.UnpicklingError
-
-
-@given(
-    st.sampled_from(SAMPLES[:4]), st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=3)
-)
-@settings(max_examples=1000, deadline=None)
-def test_what_python_reads_of_a_damaged_pickle(sample: bytes, changes: list[tuple[int, int]]) -> None:
-    """Where Python still reads plain containers, the machine reads the same."""
-    from io import BytesIO
-
-    data = bytearray(sample)
-    for offset, byte in changes:
-        data[offset % len(data)] = byte
-    try:
-        wanted = NamesNothing(BytesIO(bytes(data)), encoding="latin1").load()
-        pickle.dumps(wanted)  # not recursive
-    except Exception:
-        return
-    assert same(run(bytes(data)), plain_keys(wanted))
-
-
-def plain_keys(value: object) -> object:
-    """The same with byte-string keys as text."""
-    if isinstance(value, dict):
-        return {
-            key.decode("latin1") if isinstance(key, bytes) else key: plain_keys(item) for key, item in value.items()
-        }
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(plain_keys, value))
-    return bytes(value) if isinstance(value, bytearray) else value

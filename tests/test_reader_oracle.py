@@ -184,6 +184,14 @@ def test_globals_of_a_checkpoint_are_listed() -> None:
     assert all(isinstance(name, Global) for name in loaded.globals)
 
 
+def test_a_strided_vector_of_millions_is_not_gathered() -> None:
+    found = torch_zip.load(MemorySource(by_zip(torch.zeros(4_000_000, dtype=torch.int8)[::2]))).root
+    with pytest.raises(UnreadableFile) as caught:
+        found.raw()
+    assert caught.value.code == "limit"
+    assert len(found.raw(1 << 30)) == 2_000_000
+
+
 # -- damage --------------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
+from pathlib import Path
+from shlex import quote
 
 import pytest
 
@@ -51,6 +53,21 @@ def as_pattern(output: str) -> str:
 def test_a_shown_command_prints_what_is_shown(page: str, command: str, output: str) -> None:
     printed = "".join(f"{line.rstrip()}\n" for line in output_of(command).rstrip().splitlines())
     assert re.fullmatch(as_pattern(output), printed), f"{page} shows something else. $ {command}\n{printed}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/configuration.md"])
+def test_a_shown_configuration_is_right(page: str, tmp_path: Path) -> None:
+    (block,) = [block for block in re.findall(r"^```yaml\n(.*?)^```$", read(page), re.M | re.S) if "extends:" in block]
+    (tmp_path / ".bnlint.yaml").write_text(block)
+    assert output_of(f"bnlint config --check '{tmp_path}/.bnlint.yaml'") == ""
+
+
+def test_the_shown_python_runs(tmp_path: Path) -> None:
+    (block,) = re.findall(r"^```python\n(.*?)^```$", read("README.md"), re.M | re.S)
+    model = os.path.join(ROOT, "examples", "overflow.pth")
+    printed = output_of(f"{quote(sys.executable)} -c {quote(block.replace('model.pth', model))}")
+    assert "error nonfinite-running-stats ('bn1',) running_mean and running_var are NaN" in printed
+    assert "bn2 16 nan 100" in printed
 
 
 @pytest.mark.parametrize("page", [*PAGES, "docs/limits.md", "SECURITY.md", "CHANGELOG.md", "benchmarks/README.md"])

@@ -3,10 +3,12 @@
 import itertools
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bnlint import check
 from bnlint.engine import lint
 from bnlint.finding import Finding, Severity
 from bnlint.model.optimizer_mapping import only_assignment
@@ -505,3 +507,9 @@ def test_the_counters_of_a_resnet18_deleted_in_place_are_a_warning(path: str, re
 def test_a_whole_resnet18_is_passed_over(path: str, resnet18: Any, legacy: bool) -> None:
     torch.save(resnet18, path, _use_new_zipfile_serialization=not legacy)
     assert everything_said(path) == []
+
+
+def test_a_lazy_layer_that_never_saw_data_is_no_damaged_one(tmp_path: Path) -> None:
+    path = tmp_path / "lazy.pth"
+    torch.save(torch.nn.LazyBatchNorm2d().state_dict(), path)
+    assert not check(path, isolated=True).findings

@@ -208,6 +208,12 @@ def test_rules_about_overrides_are_set_like_any_rule(folder: Path) -> None:
     assert found(run(["b.safetensors"], load_config())) == [("expired-override", "error", ".bnlint.yaml", ())]
 
 
+def test_rules_about_overrides_are_as_quiet_as_the_rest(folder: Path) -> None:
+    Path(".bnlint.yaml").write_text("extends: quiet\n" + OVERRIDES)
+    write_checkpoint("b.safetensors")
+    assert [rule for rule, *_ in found(run(["b.safetensors"], load_config()))] == ["expired-override"]
+
+
 def test_what_overrides_say_of_themselves() -> None:
     from bnlint.overrides import RULES
     from bnlint.testing import findings_in

@@ -66,6 +66,13 @@ def test_what_is_asked_for_is_imported_and_nothing_else(tmp_path: Path) -> None:
     assert not by_yaml & {"json", "argparse", "pathspec", "torch", "numpy", "rich", "difflib"}
 
 
+def test_a_project_that_depends_on_bnlint_pays_nothing_for_it(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        "[dependency-groups]\nlint = ['bnlint>=0.1']\n[tool.ruff]\nline-length = 99\n"
+    )
+    assert foreign(imported("check", HEALTHY, cwd=tmp_path)) <= ALLOWED
+
+
 def test_safetensors_need_json_and_no_more(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "a.safetensors")
     assert not imported("check", path, cwd=tmp_path) & (NEVER - {"json", "re", "enum", "functools", "collections"})

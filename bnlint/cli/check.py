@@ -77,6 +77,7 @@ def _config(said: Arguments) -> Config:
         eps=said.eps,
         fail_on=said.fail_on,
         max_warnings=said.max_warnings,
+        min_severity=said.min_severity,
         key=said.key,
         deep=said.deep,
         preview=said.preview,

@@ -35,6 +35,7 @@ class Arguments:
         self.force = False
         self.fail_on: str | None = None
         self.max_warnings: int | None = None
+        self.min_severity: str | None = None
         self.baseline: str | None = None
         self.write_baseline: str | None = None
         self.prune_baseline = False
@@ -148,6 +149,7 @@ def _parser() -> Parser:
         metavar="RULE=LEVEL",
         help="what a rule's findings are: off, info, warning or error (repeatable)",
     )
+    add("--min-severity", metavar="LEVEL", help="leave out what is less than info (default), warning or error")
     add("--preview", action="store_true", help="also run rules that are not settled yet")
     add("--allow-code", action="store_true", help="run the Python that the configuration names as rules-folder")
 

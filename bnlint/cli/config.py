@@ -49,6 +49,7 @@ def _settings(config: Config) -> Iterator[tuple[str, object, str]]:
     plain: dict[str, object] = {
         "fail-on": "never" if config.fail_on is None else str(config.fail_on),
         "max-warnings": config.max_warnings,
+        "min-severity": str(config.min_severity),
         "assume.momentum": config.assumed.momentum,
         "assume.eps": config.assumed.eps,
         "exclude": config.exclude,

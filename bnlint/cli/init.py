@@ -23,6 +23,7 @@ extends: {preset}
 # From which severity on a run fails: error, warning, info, or never.
 fail-on: error
 #max-warnings: 0
+#min-severity: warning
 
 # What findings of a rule are: off, info, warning or error; or a mapping that also sets the rule's options.
 rules:

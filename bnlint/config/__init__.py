@@ -29,8 +29,9 @@ class Config:
     `path` is the file it was read from, None where there is none; `root` the folder that its patterns
     and every fingerprint are relative to. `origins` says for each value that is not a default where it
     was said: "rules.dead-channels.severity" -> ".bnlint.yaml:4:3". `fail_on` is the severity that fails a
-    run (None: none does), `exclude` the patterns of paths to leave out, `compare` the pairs that the
-    configuration and the command line name.
+    run (None: none does), `min_severity` the one below which rules are not heard that nothing was said
+    of, `exclude` the patterns of paths to leave out, `compare` the pairs that the configuration and the
+    command line name.
     """
 
     __slots__ = (
@@ -44,6 +45,7 @@ class Config:
         "ignore",
         "key",
         "max_warnings",
+        "min_severity",
         "origins",
         "overrides",
         "path",
@@ -65,6 +67,7 @@ class Config:
         self.assumed = Assumed()
         self.fail_on: Severity | None = Severity.ERROR
         self.max_warnings: int | None = None
+        self.min_severity = Severity.INFO
         self.select: frozenset[str] | None = None
         self.ignore: frozenset[str] = frozenset()
         self.key: str | None = None
@@ -88,6 +91,7 @@ class Config:
                 key=self.key,
                 deep=self.deep,
                 preview=self.preview,
+                min_severity=self.min_severity,
             )
         return self._settings[numbers]
 
@@ -120,6 +124,7 @@ def load_config(
     eps: float | None = None,
     fail_on: str | None = None,
     max_warnings: int | None = None,
+    min_severity: str | None = None,
     key: str | None = None,
     deep: bool = False,
     preview: bool = False,
@@ -138,7 +143,8 @@ def load_config(
     if config.path is not None or preset is not None:
         _read_files(config, preset, allow_code)
     config.key, config.deep, config.preview = key, deep, preview
-    _say(config, select, ignore, severity or {}, fail_on, max_warnings)
+    _say(config, select, ignore, severity or {})
+    _set_gate(config, fail_on, max_warnings, min_severity)
     _assume(config, momentum, eps)
     _compare(config, reference, shallow)
     return config
@@ -179,6 +185,9 @@ def _merge(config: Config, node: Node) -> None:
     if "fail-on" in said:
         config.fail_on = sections.gate(said["fail-on"])
         config.origins["fail-on"] = str(said["fail-on"].place)
+    if "min-severity" in said:
+        config.min_severity = Severity.of(sections.choice(said["min-severity"], "min-severity", Severity.NAMES[1:]))
+        config.origins["min-severity"] = str(said["min-severity"].place)
     if "max-warnings" in said:
         config.max_warnings = sections.whole(said["max-warnings"], "max-warnings", low=0)
         config.origins["max-warnings"] = str(said["max-warnings"].place)
@@ -221,10 +230,8 @@ def _say(
     select: Sequence[str],
     ignore: Sequence[str],
     severity: Mapping[str, str],
-    fail_on: str | None,
-    max_warnings: int | None,
 ) -> None:
-    """Put the command line's word over the files'."""
+    """Put the command line's word about rules over the files'."""
     for option, names in (("--select", select), ("--ignore", ignore), ("--severity", severity)):
         for name in names:
             _expect_rule(config, option, name)
@@ -239,6 +246,13 @@ def _say(
         setting = RuleSetting(_level(level, "--severity", Severity.NAMES))
         config.rules[name] = config.rules.get(name, NOTHING_SAID).then(setting)
         _note_rule(config, name, setting, COMMAND_LINE)
+
+
+def _set_gate(config: Config, fail_on: str | None, max_warnings: int | None, min_severity: str | None) -> None:
+    """Put the command line's word about what is shown, and what fails, over the files'."""
+    if min_severity is not None:
+        config.min_severity = _level(min_severity, "--min-severity", Severity.NAMES[1:])
+        config.origins["min-severity"] = COMMAND_LINE
     if fail_on is not None:
         config.fail_on = None if fail_on == "never" else _level(fail_on, "--fail-on", (*Severity.NAMES[1:], "never"))
         config.origins["fail-on"] = COMMAND_LINE

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 1 << 20
 MAX_VALUES = 20_000  # what an alias stands for counts each time
 MAX_DEPTH = 16
+TOML_TABLE = ("tool", "bnlint")
 
 
 class Place:
@@ -88,8 +89,9 @@ def _bytes(path: str, shown: str) -> bytes:
 
 
 def _text(data: bytes, shown: str) -> str:
+    data = data.removeprefix(b"\xef\xbb\xbf")
     try:
-        return data.decode("utf-8-sig")
+        return data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
@@ -232,7 +234,7 @@ def _plain(text: str) -> object:
     """What an unquoted YAML scalar means. 1e-5 is a number here, as everybody expects, and 1:30 is not."""
     if text in _WORDS:
         return _WORDS[text]
-    if text[0] not in "+-.0123456789":
+    if text[0] not in "+-.0123456789" or not text.isascii() or text.lstrip("+-")[:1] in ("i", "n", "I", "N"):
         return text
     number = _reading(int, text)
     return _reading(float, text) if number is text else number
@@ -251,6 +253,10 @@ def _reading(kind: Callable[[str], object], text: str) -> object:
 def _pyproject(data: bytes, shown: str) -> Node | None:
     if b"bnlint" not in data:
         return None
+    text = _text(data, shown)
+    places = _toml_places(text, shown)
+    if not _may_be_about_bnlint(text, places):
+        return None
     import sys
 
     if sys.version_info >= (3, 11):
@@ -258,7 +264,6 @@ def _pyproject(data: bytes, shown: str) -> Node | None:
     else:
         import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
-    text = _text(data, shown)
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -268,7 +273,20 @@ def _pyproject(data: bytes, shown: str) -> Node | None:
     tool = table.get("tool")
     if not isinstance(tool, dict) or "bnlint" not in tool:
         return None
-    return _located(tool["bnlint"], ("tool", "bnlint"), _toml_places(text, shown), Place(shown))
+    return _located(tool["bnlint"], TOML_TABLE, places, Place(shown))
+
+
+def _may_be_about_bnlint(text: str, places: dict[tuple[str, ...], Place]) -> bool:
+    """False for a project that only depends on bnlint: tomllib takes 10 ms to import.
+
+    What lies in one line with its table, or after a string of several lines, only tomllib can tell.
+    """
+    return (
+        any(path[:2] == TOML_TABLE for path in places)
+        or any(path[0] == "tool" and "bnlint" in text.splitlines()[place.line - 1] for path, place in places.items())
+        or '"""' in text
+        or "'''" in text
+    )
 
 
 def _toml_place(error: Exception, shown: str) -> Place:

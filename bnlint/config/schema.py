@@ -32,6 +32,10 @@ def schema(rules: Iterable[Rule]) -> Schema:
                 ),
                 "fail-on": _described({"enum": list(GATES)}, "From which severity on a run fails."),
                 "max-warnings": _described({"type": "integer", "minimum": 0}, "A run with more warnings fails."),
+                "min-severity": _described(
+                    {"enum": list(Severity.NAMES[1:])},
+                    "What rules without a severity of their own say below it is left out.",
+                ),
                 "rules": {"$ref": "#/$defs/rules"},
                 "assume": _described(
                     _mapping({"momentum": PROPORTION, "eps": PROPORTION}), "What a state dict cannot say of its layers."

@@ -20,6 +20,7 @@ KEYS = (
     "extends",
     "fail-on",
     "max-warnings",
+    "min-severity",
     "rules",
     "assume",
     "exclude",

@@ -210,8 +210,22 @@ class BatchNorm:
         return (self.module is not None and self.module.momentum_known) or self.state_dict.assumed.momentum_given
 
     @property
+    def eps_known(self) -> bool:
+        """True where the file or the user says eps; False where it was guessed."""
+        return (self.module is not None and self.module.eps is not None) or self.state_dict.assumed.eps_given
+
+    @property
     def eps(self) -> float:
         """What is added to running_var before the root."""
         if self.module is not None and self.module.eps is not None:
             return self.module.eps
         return self.state_dict.assumed.eps
+
+    def assumptions(self, *settings: str) -> dict[str, float]:
+        """Of "momentum" and "eps", those that nothing says, with what was assumed: for a finding's evidence."""
+        assumed: dict[str, float] = {}
+        if "momentum" in settings and not self.momentum_known and self.momentum is not None:
+            assumed["assumed_momentum"] = self.momentum
+        if "eps" in settings and not self.eps_known:
+            assumed["assumed_eps"] = self.eps
+        return assumed

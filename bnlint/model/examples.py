@@ -5,7 +5,7 @@ from __future__ import annotations
 from bnlint.model.batchnorm import COUNTER, VECTORS, BatchNorm
 from bnlint.model.checkpoint import Checkpoint, OptimizerState
 from bnlint.model.key_plan import KeyPlan
-from bnlint.model.module import BatchNormModule, ModuleTree
+from bnlint.model.module import ModuleTree
 from bnlint.model.pair import Change, Pair
 from bnlint.model.state_dict import Assumed, StateDict
 from bnlint.model.tensor import Tensor, Vector, decode
@@ -13,6 +13,7 @@ from bnlint.model.tensor import Tensor, Vector, decode
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
 HEALTHY: dict[str, list[float]] = {
     "weight": [0.93, 1.12, 0.71, 1.04],
@@ -54,26 +55,24 @@ def _encode(numbers: list[float], dtype: str) -> bytes:
     return pack(f"<{len(numbers)}{codes[dtype]}", *(int(number) if whole else number for number in numbers))
 
 
-def batchnorm(
-    name: str = "bn1",
-    *,
-    weight: Sequence[float] | None = HEALTHY["weight"],
-    bias: Sequence[float] | None = HEALTHY["bias"],
-    running_mean: Sequence[float] | None = HEALTHY["running_mean"],
-    running_var: Sequence[float] | None = HEALTHY["running_var"],
-    num_batches_tracked: Tensor | float | None = 10_000,
-    dtype: str = "float32",
-    module: BatchNormModule | None = None,
-    assumed: Assumed | None = None,
-) -> BatchNorm:
-    """A BatchNorm layer of four healthy channels, but for what is given; None leaves a tensor out."""
-    given = zip(VECTORS, (weight, bias, running_mean, running_var), strict=True)
-    tensors = {leaf: tensor(values, dtype) for leaf, values in given if values is not None}
-    if isinstance(num_batches_tracked, Tensor):
-        tensors[COUNTER] = num_batches_tracked
-    elif num_batches_tracked is not None:
-        whole = num_batches_tracked == int(num_batches_tracked)
-        tensors[COUNTER] = tensor(num_batches_tracked, "int64" if whole else "float32")
+def batchnorm(name: str = "bn1", /, **given: Any) -> BatchNorm:
+    """A BatchNorm layer of four healthy channels, but for what is given.
+
+    `weight`, `bias`, `running_mean` and `running_var` are lists of numbers, `num_batches_tracked` is a
+    number (10 000 where nothing is given) or a tensor; None leaves one out. `dtype` is that of the
+    vectors. `module` holds the layer's settings, `assumed` what is assumed of them. TypeError for
+    anything else.
+    """
+    dtype, counter = given.pop("dtype", "float32"), given.pop(COUNTER, 10_000)
+    module, assumed = given.pop("module", None), given.pop("assumed", None)
+    if not given.keys() <= set(VECTORS):
+        raise TypeError(f"a BatchNorm layer has no {', '.join(sorted(given.keys() - set(VECTORS)))}")
+    values = {leaf: given.get(leaf, HEALTHY[leaf]) for leaf in VECTORS}
+    tensors = {leaf: tensor(numbers, dtype) for leaf, numbers in values.items() if numbers is not None}
+    if isinstance(counter, Tensor):
+        tensors[COUNTER] = counter
+    elif counter is not None:
+        tensors[COUNTER] = tensor(counter, "int64" if counter == int(counter) else "float32")
     layer = _layer(name, tensors, StateDict("", {}, assumed=assumed))
     if module is not None:
         layer.module, module.layer = module, layer

@@ -310,4 +310,4 @@ def known_eps(layer: BatchNorm) -> float | None:
     """The eps that the source of a layer says; None where it says none."""
     if isinstance(layer, PromisedBatchNorm):
         return layer.promised_eps
-    return None if layer.module is None else layer.module.eps
+    return layer.eps if layer.eps_known else None

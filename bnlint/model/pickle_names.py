@@ -122,7 +122,8 @@ RUNS_SOURCE_TEXT = ("torch.fx.graph_module",)  # a GraphModule is rebuilt by run
 
 # To name one of these is enough: whoever names it wants it called, if need be by another function.
 EXECUTORS = _names(
-    "_ctypes _pickle _posixsubprocess _socket _thread _winapi bdb cProfile code codeop marshal nt pdb pickle platform"
+    "_ctypes _interpreters _pickle _posixsubprocess _socket _thread _winapi _xxsubinterpreters bdb cProfile code"
+    " codeop marshal nt pdb pickle platform"
     " popen2 posix profile pty pydoc runpy shelve shutil signal site smtplib socket socketserver ssl subprocess sys"
     " telnetlib tempfile threading timeit trace webbrowser zipimport imp ftplib pkgutil linecache"
 )
@@ -138,6 +139,9 @@ EXECUTING_NAMES = _names(
     " load_module popen read_pickle resolve_name run_code run_command run_module run_path runsource runstring spawn"
     " startfile system _create_code _create_function _import_module _make_function _make_skel_func subimport"
 )
+# Packages that are made of pickles in pickles: their loaders run what they are given.
+UNPICKLERS = _names("cloudpickle dill joblib jsonpickle pickle5 pandas")
+LOADERS = _names("decode load loads read_pickle")
 TYPES_OF_CODE = _names("CodeType FunctionType LambdaType MethodType ModuleType")
 # The packages of the standard library; what lies "below" its other modules is someone's own.
 PACKAGES = _names(
@@ -188,7 +192,10 @@ def executes(module: str, name: str) -> bool:
         return first in TYPES_OF_CODE
     if module in ("io", "_io", "codecs"):
         return first in ("FileIO", "open", "open_code")
-    return module in EXECUTORS or module.partition(".")[0] in EXECUTING_PACKAGES
+    package = module.partition(".")[0]
+    if package in UNPICKLERS:
+        return name.rpartition(".")[2] in LOADERS
+    return module in EXECUTORS or package in EXECUTING_PACKAGES
 
 
 def judged_by_what_is_known(module: str) -> bool:

@@ -19,14 +19,15 @@ TRANSPORT = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped
 class Assumed:
     """What a state dict cannot say: the momentum and eps its layers were built with.
 
-    `momentum_given` is True where the user said so; otherwise it is torch's default of 0.1.
+    `momentum_given` and `eps_given` are True where the user said so; else they are torch's 0.1 and 1e-5.
     """
 
-    __slots__ = ("eps", "momentum", "momentum_given")
+    __slots__ = ("eps", "eps_given", "momentum", "momentum_given")
 
     def __init__(self, momentum: float | None = None, eps: float | None = None) -> None:
         self.momentum_given = momentum is not None
         self.momentum = 0.1 if momentum is None else momentum
+        self.eps_given = eps is not None
         self.eps = 1e-5 if eps is None else eps
 
 

@@ -58,6 +58,8 @@ _FLOAT8 = {
 FLOATING = frozenset(
     {"float64", "float32", "float16", "bfloat16", "float8_e8m0fnu", *_FLOAT8}
 )  # the dtypes whose elements can be NaN or infinite and that `values()` decodes
+FAR_APART = 16  # bytes of storage per byte of a strided tensor, from which on its elements are read one by one
+FAR_ELEMENTS = 4096  # so many at the most
 VECTOR_LIMIT = 64 << 20  # bytes: far beyond any BatchNorm vector, small enough to never fill a machine
 
 
@@ -214,12 +216,10 @@ class Tensor:
             )
         if max(span, self.nbytes) > limit:
             raise UnreadableFile("limit", f"a tensor of {max(span, self.nbytes)} bytes is over the limit of {limit}")
-        data = self.storage.read(self.offset * item, span)
-        if not self.contiguous:
-            places = [0]
-            for size, stride in zip(self.shape, self.stride, strict=True):
-                places = [place + step * stride for place in places for step in range(size)]
-            data = b"".join([data[place * item : (place + 1) * item] for place in places])
+        if self.contiguous:
+            data = self.storage.read(self.offset * item, span)
+        else:
+            data = self._gathered(self.storage, span, limit)
         if self.storage.big_endian:
             word = _COMPLEX_WORD.get(self.dtype, item)
             swapped = bytearray(data)
@@ -227,6 +227,21 @@ class Tensor:
                 swapped[byte::word] = data[word - 1 - byte :: word]
             data = bytes(swapped)
         return data
+
+    def _gathered(self, storage: Storage, span: int, limit: int) -> bytes:
+        """The elements one by one: out of one read where they lie close together, else by a read each."""
+        item, start = ITEM_SIZE[self.dtype], self.offset * ITEM_SIZE[self.dtype]
+        far_apart = span > FAR_APART * self.nbytes + (1 << 16)
+        most = FAR_ELEMENTS if far_apart else limit >> 6  # a gathered element takes 100 bytes of Python's
+        if self.count > most:
+            raise UnreadableFile("limit", f"a strided tensor of {self.count} elements: the limit is {most}")
+        places = [0]
+        for size, stride in zip(self.shape, self.stride, strict=True):
+            places = [place + step * stride * item for place in places for step in range(size)]
+        if far_apart:
+            return b"".join([storage.read(start + place, item) for place in places])
+        data = storage.read(start, span)
+        return b"".join([data[place : place + item] for place in places])
 
     def values(self) -> Vector:
         """The elements as numbers. UnreadableFile as for `raw`, and for dtypes that are not numbers."""

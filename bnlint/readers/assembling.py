@@ -99,7 +99,7 @@ def _which_were_read(candidates: Sequence[Candidate]) -> Iterator[str]:
         rest = len(keys) - _LISTED
         then = ", ".join(keys[1:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
         yield f"read state dict {keys[0]} first, then {then}"
-    elif candidates and candidates[0].key:
+    elif candidates and candidates[0].key and candidates[0].is_state_dict:
         yield f"read state dict {keys[0]}"
 
 

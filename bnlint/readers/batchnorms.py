@@ -31,19 +31,31 @@ TOTAL_LIMIT = 1 << 24  # numbers in all vectors of a file: 64 MB of float32
 _RANK_LIMIT = 8  # of a counter, which should have rank 0
 
 
-def groups_in(tensors: Mapping[str, Tensor], others: Collection[str] = ()) -> dict[str, Group]:
+def groups_in(
+    tensors: Mapping[str, Tensor], others: Collection[str] = (), opaque: Mapping[str, str] | None = None
+) -> dict[str, Group]:
     """The BatchNorm layers of a state dict by name, each with its tensors by leaf, in the order of the file.
 
-    `others` names layers that are known to be something else (a pickled InstanceNorm).
+    `others` names layers that are known to be something else (a pickled InstanceNorm), `opaque` says what
+    tensors are that could not be understood; UnreadableFile where half the statistics of a layer are such.
     """
     groups: dict[str, Group] = {}
     for key in tensors:
         name, _, leaf = key.rpartition(".")
         if leaf in STATISTICS and name not in groups and name not in others:
-            group = _group(tensors, f"{name}." if name else "")
+            prefix = f"{name}." if name else ""
+            group = _group(tensors, prefix)
             if group:
                 groups[name] = group
+                if opaque:
+                    _refuse_opaque(name, [opaque.get(prefix + leaf) for leaf in STATISTICS])
     return groups
+
+
+def _refuse_opaque(name: str, whats: Sequence[str | None]) -> None:
+    for leaf, what in zip(STATISTICS, whats, strict=True):
+        if what is not None:
+            raise UnreadableFile("dtype", f"{leaf} of layer {name[:80]!r} is of an unknown type: {what}")
 
 
 def _group(tensors: Mapping[str, Tensor], prefix: str) -> Group:
@@ -129,6 +141,7 @@ def _read_vectors(layers: Sequence[tuple[StateDict, str, Group]]) -> dict[int, V
             wanted[id(tensor)] = tensor, f"{leaf} of layer {name[:80]!r}"
     if numbers > TOTAL_LIMIT:
         raise UnreadableFile("limit", f"the BatchNorm layers hold more than {TOTAL_LIMIT} numbers")
+    # A storage that says where it begins has a `position`; others are read in the order of the state dict.
     in_file_order = sorted(wanted.values(), key=lambda each: (getattr(each[0].storage, "position", 0), each[0].offset))
     return {id(tensor): _values(tensor, name) for tensor, name in in_file_order}
 

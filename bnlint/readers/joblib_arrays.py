@@ -7,6 +7,7 @@ from math import prod
 from bnlint.errors import UnreadableFile
 from bnlint.model.tensor import ITEM_SIZE
 from bnlint.readers.rebuild_numpy import NumpyDtype, array
+from bnlint.readers.storages import sizes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,12 +20,12 @@ def read_array(machine: PickleMachine, wrapper: Instance) -> object:
     state = wrapper.state
     if type(state) is not dict:
         raise UnreadableFile("pickle", "an array of joblib is damaged")
-    shape, dtype = state.get("shape"), state.get("dtype")
-    if type(dtype) is not NumpyDtype or type(shape) is not tuple:
+    shape, dtype = sizes(machine, state.get("shape")), state.get("dtype")
+    if type(dtype) is not NumpyDtype:
         raise UnreadableFile("pickle", "an array of joblib is damaged")
     if dtype.name is None:
         raise UnreadableFile("unsupported", "is a joblib file with arrays of objects or strings")
     if state.get("numpy_array_alignment_bytes") is not None:
         machine.take(machine.unsigned(1))
     data = machine.skip(prod(shape) * ITEM_SIZE[dtype.name])
-    return array(shape, dtype, data, fortran=state.get("order") == "F")
+    return array(machine, shape, dtype, data, fortran=state.get("order") == "F")

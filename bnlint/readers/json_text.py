@@ -67,9 +67,9 @@ def _scanner() -> Callable[[str, int], tuple[object, int]]:
     except ImportError:
         from json import JSONDecoder
 
-        settings = {name: getattr(_Strictness, name) for name in ("object_pairs_hook", "parse_constant")}
-        return JSONDecoder(**settings).scan_once
-    return make_scanner(_Strictness)  # type: ignore[no-any-return]
+        hook, constant = _Strictness.object_pairs_hook, _Strictness.parse_constant
+        return JSONDecoder(object_pairs_hook=hook, parse_constant=constant).scan_once  # type: ignore
+    return make_scanner(_Strictness)  # type: ignore
 
 
 _scan = _scanner()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from codecs import escape_decode
-
 from bnlint.errors import UnreadableFile
 from bnlint.model.tensor import VECTOR_LIMIT
 
@@ -40,7 +38,7 @@ class LongBytes:
         data = self.source.read(self.offset, self.nbytes)
         try:
             if self.written == ESCAPED:
-                return escape_decode(data)[0]
+                return unescaped(data)
             if self.written == LATIN1_TEXT:
                 return data.decode().encode("latin1")
             if self.written == ESCAPED_TEXT:
@@ -48,3 +46,13 @@ class LongBytes:
         except ValueError:
             raise UnreadableFile("pickle", "a string that stands for bytes is damaged", self.offset) from None
         return data
+
+
+def unescaped(literal: bytes) -> bytes:
+    """What stands between the quotes of a Python 2 string literal; ValueError where it is damaged."""
+    from codecs import escape_decode
+    from warnings import catch_warnings, simplefilter
+
+    with catch_warnings():
+        simplefilter("ignore")  # of unknown escapes, which Python 2 kept as they are
+        return escape_decode(literal)[0]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from bnlint.model.tensor import Tensor
 
-MODULE_LIMIT = 100_000
+MODULE_LIMIT = 50_000
 DEPTH_LIMIT = 100
 NAME_LIMIT = 32 << 20  # characters in all names
 # How pickle makes objects of a class that is the first argument.
@@ -104,8 +104,11 @@ def _attributes(value: object) -> Mapping[str, object]:
     state = value.state
     if type(state) is tuple and len(state) == 2:  # a class with __slots__
         state = state[0]
-    if state is None and type(value.args) is tuple and value.args:  # torch.fx: reduce_graph_module(__dict__, ...)
-        state = value.args[0]
+    if state is None and type(value.args) is tuple and value.args:
+        state = value.args[0]  # torch.fx: reduce_graph_module(__dict__, ...)
+        if value.callee is not None and value.callee.name == "OptimizedModule":  # torch.compile: (module, context)
+            training = _attributes(state).get("training")
+            return {"training": training, "_parameters": {}, "_modules": {"_orig_mod": state}}
     return state if isinstance(state, dict) else {}
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 
 from bnlint.errors import UnreadableFile, UsageError
-from bnlint.model.raw_file import RawFile
+from bnlint.model.raw_file import Global, RawFile
 from bnlint.readers.assembling import assemble
-from bnlint.readers.sniffing import Stranger, sniff
+from bnlint.readers.sniffing import Stranger, sniff, tar_stranger, zip_stranger
 from bnlint.readers.source import Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bnlint.model.checkpoint import Checkpoint
     from bnlint.model.state_dict import Assumed
     from bnlint.readers.values import Loaded
@@ -27,6 +29,8 @@ _STATUS_IF_NAMED = {
     "unknown": "not-a-checkpoint",
     "unsupported": "skipped",
 }
+# Who says what an archive is that is none of torch's.
+_STRANGERS = {"torch-zip": zip_stranger, "torch-tar": tar_stranger}
 
 
 def open_file(path: str, *, named: bool = True, assumed: Assumed | None = None, key: str | None = None) -> RawFile:
@@ -77,25 +81,34 @@ def _read(file: RawFile, opened: _Sources, assumed: Assumed | None, key: str | N
 
 def _load(kind: str, source: Source) -> Loaded:
     """The object in a file of this kind."""
+    try:
+        return _reader(kind)(source)
+    except UnreadableFile as problem:
+        if problem.code == "unsupported" and kind in _STRANGERS:
+            raise _STRANGERS[kind](source) from None
+        raise
+
+
+def _reader(kind: str) -> Callable[[Source], Loaded]:
     if kind == "torch-zip":
         from bnlint.readers import torch_zip
 
-        return torch_zip.load(source)
+        return torch_zip.load
     if kind == "torch-legacy":
         from bnlint.readers import torch_legacy
 
-        return torch_legacy.load(source)
+        return torch_legacy.load
     if kind == "safetensors":
         from bnlint.readers import safetensors
 
-        return safetensors.load(source)
+        return safetensors.load
     if kind == "torch-tar":
         from bnlint.readers import torch_tar
 
-        return torch_tar.load(source)
+        return torch_tar.load
     from bnlint.readers import raw_pickle
 
-    return raw_pickle.load(source)
+    return raw_pickle.load
 
 
 def _load_shards(source: Source, opened: _Sources) -> Loaded:
@@ -147,11 +160,10 @@ def _facts(checkpoint: Checkpoint) -> dict[str, object]:
 def _refuse(file: RawFile, problem: UnreadableFile) -> None:
     """Say of a file why it was not read, and all that is known of it nevertheless."""
     file.problem = problem
+    file.globals = [each for each in problem.globals if isinstance(each, Global)] or file.globals
     file.status = _STATUS_IF_NAMED.get(problem.code, "unreadable")
     if not file.named and file.status == "not-a-checkpoint":
         file.status = "skipped"
     if isinstance(problem, Stranger):
         file.format = problem.format
         file.facts.update(problem.facts)
-    elif problem.code == "unsupported":
-        file.format = None

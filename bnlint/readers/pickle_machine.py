@@ -18,7 +18,7 @@ from bnlint.model.raw_file import Global
 from bnlint.readers.long_bytes import BYTES, LongBytes
 from bnlint.readers.pickle_opcodes import HANDLERS
 from bnlint.readers.rebuild import find_reducer
-from bnlint.readers.values import Instance, Opaque
+from bnlint.readers.values import Instance
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,11 +32,13 @@ MEMO_LIMIT = 2_000_000
 MARK_LIMIT = 10_000
 GLOBAL_LIMIT = 20_000
 MEMORY_LIMIT = 128 << 20  # bytes of objects beyond the 90 or so that any opcode may make
+SCAN_LIMIT = 1 << 30  # bytes that are searched for the ends of lines, beyond those at hand
 TUPLE_KEY_LIMIT = 4096  # tuples can be made to have one hash: so many comparisons are bearable
 
 _FIRST_WINDOW = 4096
 _NEXT_WINDOW = 512  # after a skipped part; doubled while nothing is skipped
 _LARGEST_WINDOW = 1 << 15
+_SCANNED_AT_ONCE = 1 << 20
 _STRIDE = 1 << 18  # bytes of a pickle in memory that run before the limits are looked at again
 _SLACK = 272  # any opcode that the loop runs itself is shorter, with its string of up to 255 bytes
 
@@ -50,11 +52,12 @@ _unsigned_2, _unsigned_4, _signed_4 = (
 class Allowance:
     """What is left of the limits, for a pickle and the files nested in it."""
 
-    __slots__ = ("memory", "opcodes", "tuple_keys")
+    __slots__ = ("memory", "opcodes", "scanned", "tuple_keys")
 
     def __init__(self) -> None:
         self.opcodes = OPCODE_LIMIT
         self.memory = MEMORY_LIMIT
+        self.scanned = SCAN_LIMIT
         self.tuple_keys = TUPLE_KEY_LIMIT
 
 
@@ -100,6 +103,7 @@ class PickleMachine:
 
     @property
     def position(self) -> int:
+        """The byte of the source that is next."""
         return self.base + self.at
 
     # -- running ------------------------------------------------------------------------------------
@@ -118,14 +122,17 @@ class PickleMachine:
         self.memo.clear()
         try:
             return self._run()
+        except UnreadableFile as problem:
+            problem.globals = list(self.globals.values())  # what loading it would import before it breaks off
+            raise
         finally:
             if collecting:
                 gc.enable()
 
     def _run(self) -> object:
         """The loop. The opcodes that make up a state dict stand here, the most frequent first, with all
-        they need in local variables; the others are in `pickle_opcodes`. Together that is 3 times as
-        fast as a handler for each."""
+        they need in local variables: a call would cost more than what most of them do. The others have
+        handlers, in `pickle_opcodes`."""
         stack, marks, memo = self.stack, self.marks, self.memo
         code, at, limit = self.code, self.at, self.limit
         persistent, reducers = self.persistent, self._reducers
@@ -174,7 +181,8 @@ class PickleMachine:
                         stack[-1] = self.call(callee, args)
                     else:
                         callee.called = True  # type: ignore[attr-defined]
-                        stack[-1] = reducer(self, args)
+                        made = reducer(self, args)
+                        stack[-1] = made if made is not NotImplemented else Instance(callee, args)  # type: ignore[arg-type]
                 elif opcode == 0x71:  # BINPUT
                     memo[code[at]] = stack[-1]
                     at += 1
@@ -225,6 +233,8 @@ class PickleMachine:
             if problem.offset is None:
                 problem.offset = self.base + (self.at if at < 0 else at)
             raise
+        except RecursionError:  # a call whose argument is a call
+            raise UnreadableFile("limit", "the pickle's calls are nested too deeply", self.position) from None
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError, EOFError, struct.error) as problem:
             raise self._damage(problem, self.at if at < 0 else at) from None
         finally:
@@ -310,7 +320,10 @@ class PickleMachine:
         position = self.base + len(self.code)
         stop = min(self.source.size, self.position + limit + 1)
         while position < stop:
-            part = self.source.read(position, min(_LARGEST_WINDOW, stop - position))
+            part = self.source.read(position, min(_SCANNED_AT_ONCE, stop - position))
+            self.allowance.scanned -= len(part)
+            if self.allowance.scanned < 0:
+                raise UnreadableFile("limit", f"the pickle has lines of more than {SCAN_LIMIT >> 20} MB")
             found = part.find(b"\n")
             if found >= 0:
                 return position + found - self.position
@@ -352,38 +365,8 @@ class PickleMachine:
             return Instance(None, args)
         callee.called = True
         reducer = self._reducers.get(id(callee))
-        return Instance(callee, args) if reducer is None else reducer(self, args)
-
-    def key(self, value: object) -> object:
-        """A dict key as it is kept: a byte string becomes text, as Python 2 meant it."""
-        if type(value) is bytes:
-            self.python2 = True
-            return value.decode("latin1")
-        return self.member(value)
-
-    def member(self, value: object) -> object:
-        """A set member or key as it is kept: what is costly to hash is kept by identity, in an Opaque."""
-        kind = type(value)
-        if kind in _QUICKLY_HASHED or kind.__hash__ is object.__hash__ or _is_small(value):
-            return value
-        if kind.__hash__ is None:
-            raise TypeError
-        if kind is tuple and self.allowance.tuple_keys and _is_flat(value):
-            self.allowance.tuple_keys -= 1
-            return value
-        return Opaque(f"a {kind.__name__} as a key")
-
-
-_QUICKLY_HASHED = frozenset((str, bytes, float, bool, type(None)))
-
-
-def _is_small(value: object) -> bool:
-    """True for an integer that shares its hash with no other: Python hashes modulo 2**61 - 1."""
-    return type(value) is int and -(1 << 60) < value < 1 << 60
-
-
-def _is_flat(items: object) -> bool:
-    return all(type(item) in _QUICKLY_HASHED or _is_small(item) for item in items)  # type: ignore[attr-defined]
+        made = NotImplemented if reducer is None else reducer(self, args)
+        return Instance(callee, args) if made is NotImplemented else made
 
 
 def _no_persistent_id(identity: object) -> object:

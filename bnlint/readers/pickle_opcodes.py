@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from codecs import escape_decode
 from struct import unpack
 
 from bnlint.errors import UnreadableFile
-from bnlint.readers.long_bytes import BYTES, ESCAPED, ESCAPED_TEXT, TEXT
+from bnlint.readers.long_bytes import BYTES, ESCAPED, ESCAPED_TEXT, TEXT, unescaped
+from bnlint.readers.pickle_keys import dict_key, set_member
 from bnlint.readers.rebuild import build
 from bnlint.readers.values import Instance, Opaque
 
@@ -24,6 +24,7 @@ BYTES_LIMIT = 512  # the same for byte strings, of which most are the numbers of
 INTEGER_LIMIT = 1024  # bytes
 NUMBER_LIMIT = 4300  # digits, as in Python
 NAME_LIMIT = 1 << 16
+_PLACE_DIGITS = 18  # of a place in the memo: larger integers could share a hash
 _SET_BYTES, _MEMBER_BYTES = 220, 60  # what they take in Python
 
 
@@ -90,7 +91,7 @@ def _string(machine: PickleMachine) -> None:
     if length > BYTES_LIMIT:
         machine.stack.append(machine.skip(length - 2, ESCAPED))
     else:
-        machine.stack.append(escape_decode(machine.take(length - 2))[0].decode("latin1"))
+        machine.stack.append(unescaped(machine.take(length - 2)).decode("latin1"))
     closing = machine.take(2)
     if opening not in (b"'", b'"') or closing != opening + b"\n":
         raise ValueError
@@ -198,7 +199,7 @@ def _set_items(machine: PickleMachine, pairs: list[object]) -> None:
     target = machine.stack[-1]
     keys = pairs[0::2]
     if {*map(type, keys)} != {str}:
-        keys = [machine.key(key) for key in keys]
+        keys = [dict_key(machine, key) for key in keys]
     items = zip(keys, pairs[1::2], strict=True)
     if isinstance(target, dict):
         target.update(items)
@@ -219,7 +220,7 @@ def _additems(machine: PickleMachine) -> None:
     machine.charge(_MEMBER_BYTES * len(items))
     target = machine.stack[-1]
     if type(target) is set:
-        target.update([machine.member(item) for item in items])
+        target.update([set_member(machine, item) for item in items])
     elif type(target) is Instance:
         target.elements = target.elements or []
         target.elements.extend(items)
@@ -230,7 +231,7 @@ def _additems(machine: PickleMachine) -> None:
 def _frozenset(machine: PickleMachine) -> None:
     items = machine.pop_mark()
     machine.charge(_SET_BYTES + _MEMBER_BYTES * len(items))
-    machine.stack.append(frozenset([machine.member(item) for item in items]))
+    machine.stack.append(frozenset([set_member(machine, item) for item in items]))
 
 
 # -- the stack and the memo ----------------------------------------------------------------------------
@@ -252,11 +253,12 @@ def _dup(machine: PickleMachine) -> None:
 
 
 def _put(machine: PickleMachine) -> None:
-    machine.memo[int(machine.line(64))] = machine.stack[-1]
+    place = int(machine.line(_PLACE_DIGITS))
+    machine.memo[place] = machine.stack[-1]
 
 
 def _get(machine: PickleMachine) -> None:
-    machine.stack.append(machine.memo[int(machine.line(64))])
+    machine.stack.append(machine.memo[int(machine.line(_PLACE_DIGITS))])
 
 
 def _proto(machine: PickleMachine) -> None:

@@ -1,7 +1,8 @@
 """What the calls in a pickle stand for: each function that bnlint knows has a reducer that makes its inert value.
 
-A reducer gets the machine and the arguments that the pickle would call the function with. A function
-without one becomes an `Instance`: a name and its arguments.
+A reducer gets the machine and the arguments that the pickle would call the function with. Where there
+is none, or it returns NotImplemented for arguments that it does not know, the call becomes an
+`Instance`: a name and its arguments.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from bnlint.model.raw_file import Global
 from bnlint.model.tensor import Tensor
 from bnlint.readers.long_bytes import ESCAPED_TEXT, LATIN1_TEXT, TEXT, LongBytes
+from bnlint.readers.pickle_keys import dict_key, set_member
 from bnlint.readers.rebuild_torch import TORCH, set_tensor_state
 from bnlint.readers.values import Instance, Opaque, OrderedMapping
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     Reducer = Callable[[PickleMachine, tuple[object, ...]], object]
 
 _ITEM_BYTES = 100  # what an item takes in a dict
+_ARGUMENT_BYTES = 8  # what it takes in a tuple
 
 
 def find_reducer(module: str, name: str) -> Reducer | None:
@@ -45,7 +48,7 @@ def build(machine: PickleMachine, target: object, state: object) -> None:
     elif type(target) is not Opaque:
         from bnlint.readers.rebuild_numpy import set_numpy_state
 
-        set_numpy_state(target, state)
+        set_numpy_state(machine, target, state)
 
 
 # -- Python's own types ----------------------------------------------------------------------------------
@@ -54,32 +57,43 @@ def build(machine: PickleMachine, target: object, state: object) -> None:
 def _ordered_dict(machine: PickleMachine, args: tuple[object, ...]) -> object:
     mapping = OrderedMapping()
     if args:  # protocols 0 and 1, and Python 2: a list of pairs
-        (pairs,) = args
-        for pair in _sequence(machine, pairs):
-            key, value = _sequence(machine, pair)
-            mapping[machine.key(key)] = value
+        pairs = _items(machine, args)
+        if pairs is None:
+            return NotImplemented
+        for pair in pairs:
+            if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+                return NotImplemented
+            mapping[dict_key(machine, pair[0])] = pair[1]
     return mapping
 
 
-def _list(machine: PickleMachine, args: tuple[object, ...]) -> object:
-    return list(_sequence(machine, *args)) if args else []
-
-
 def _dict(machine: PickleMachine, args: tuple[object, ...]) -> object:
-    return dict(_ordered_dict(machine, args))  # type: ignore[call-overload]
+    mapping = _ordered_dict(machine, args)
+    return mapping if mapping is NotImplemented else dict(mapping)  # type: ignore[call-overload]
+
+
+def _list(machine: PickleMachine, args: tuple[object, ...]) -> object:
+    items = _items(machine, args)
+    return NotImplemented if items is None else list(items)
 
 
 def _set(machine: PickleMachine, args: tuple[object, ...]) -> object:
-    return {machine.member(item) for item in _sequence(machine, *args)} if args else set()
+    items = _items(machine, args)
+    return NotImplemented if items is None else {set_member(machine, item) for item in items}
 
 
 def _frozenset(machine: PickleMachine, args: tuple[object, ...]) -> object:
-    return frozenset(_set(machine, args))  # type: ignore[call-overload]
+    items = _items(machine, args)
+    return NotImplemented if items is None else frozenset([set_member(machine, item) for item in items])
 
 
-def _sequence(machine: PickleMachine, items: object) -> list[object] | tuple[object, ...]:
-    if type(items) is not list and type(items) is not tuple:
-        raise TypeError
+def _items(machine: PickleMachine, args: tuple[object, ...]) -> list[object] | tuple[object, ...] | None:
+    """The items of the one argument; None where it is not a list or tuple (an iterator would be run)."""
+    if not args:
+        return ()
+    items = args[0]
+    if len(args) > 1 or not isinstance(items, (list, tuple)):
+        return None
     machine.charge(_ITEM_BYTES * len(items))
     return items
 
@@ -93,7 +107,7 @@ def _bytes(machine: PickleMachine, args: tuple[object, ...]) -> object:
         return data
     if type(data) is str and args[1:] in (("latin-1",), ("latin1",)):
         return _encode(machine, args)
-    raise TypeError
+    return NotImplemented
 
 
 def _encode(machine: PickleMachine, args: tuple[object, ...]) -> object:
@@ -105,22 +119,23 @@ def _encode(machine: PickleMachine, args: tuple[object, ...]) -> object:
     if type(text) is LongBytes and text.written in (TEXT, ESCAPED_TEXT):
         written = LATIN1_TEXT if text.written == TEXT else ESCAPED_TEXT
         return LongBytes(text.source, text.offset, text.nbytes, written)
-    raise TypeError
+    return NotImplemented
 
 
 def _complex(machine: PickleMachine, args: tuple[object, ...]) -> object:
+    if len(args) != 2:
+        return NotImplemented
     real, imaginary = args
-    if type(real) is not float or type(imaginary) is not float:
-        raise TypeError
-    return complex(real, imaginary)
+    return complex(real, imaginary) if type(real) is type(imaginary) is float else NotImplemented
 
 
 def _reconstructor(machine: PickleMachine, args: tuple[object, ...]) -> object:
     """copyreg._reconstructor(class, base, state): how protocols 0 and 1 make objects."""
-    made = machine.call(args[0], ())
-    _, state = args[1:]
+    made_class, _, state = args
+    made = machine.call(made_class, ())
     if type(made) is Instance and type(state) is list:
-        made.elements = list(_sequence(machine, state))
+        machine.charge(_ITEM_BYTES * len(state))
+        made.elements = list(state)
     elif isinstance(state, dict):
         machine.charge(_ITEM_BYTES * len(state))
         if type(made) is Instance:
@@ -132,6 +147,7 @@ def _reconstructor(machine: PickleMachine, args: tuple[object, ...]) -> object:
 
 def _new_object(machine: PickleMachine, args: tuple[object, ...]) -> object:
     """copyreg.__newobj__(class, *args)"""
+    machine.charge(_ARGUMENT_BYTES * len(args))
     return machine.call(args[0], args[1:])
 
 

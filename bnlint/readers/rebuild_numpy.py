@@ -9,7 +9,7 @@ from bnlint.model.raw_file import Global
 from bnlint.model.tensor import ITEM_SIZE, Tensor, contiguous_stride
 from bnlint.readers.long_bytes import BYTES, LongBytes
 from bnlint.readers.source import MemorySource
-from bnlint.readers.storages import Span, expect_inside
+from bnlint.readers.storages import Span, expect_inside, sizes
 from bnlint.readers.values import Instance, NumpyArray
 
 TYPE_CHECKING = False
@@ -25,7 +25,6 @@ _DTYPES = {
     "b1": "bool", "c8": "complex64", "c16": "complex128",
 }  # fmt: skip
 _BYTE_ORDERS = ("<", ">", "|", "=")
-_DIMENSION_LIMIT = 64
 _ARRAY_BYTES = 500  # what an array takes in Python
 
 
@@ -68,23 +67,23 @@ class EncodedArray:
         return data[offset : offset + nbytes]
 
 
-def set_numpy_state(target: object, state: object) -> None:
+def set_numpy_state(machine: PickleMachine, target: object, state: object) -> None:
     """BUILD on an array, (version, shape, dtype, fortran, data) or without version, or on a dtype."""
     if isinstance(target, NumpyDtype):
         target.set_state(state)
     elif isinstance(target, NumpyArray) and type(state) is tuple and len(state) in (4, 5):
         shape, dtype, fortran, data = state[-4:]
-        target.make = array(shape, dtype, data, fortran=fortran is not False and fortran != 0).make
+        target.make = array(machine, shape, dtype, data, fortran=fortran is not False and fortran != 0).make
     else:
         raise TypeError
 
 
-def array(shape: object, dtype: object, data: object, *, fortran: bool = False) -> NumpyArray:
+def array(machine: PickleMachine, shape: object, dtype: object, data: object, *, fortran: bool = False) -> NumpyArray:
     """An array of these parts. UnreadableFile where they do not fit together."""
-    if type(dtype) is not NumpyDtype or type(shape) is not tuple or len(shape) > _DIMENSION_LIMIT:
-        raise UnreadableFile("pickle", "a numpy array is damaged")
-    if any(type(size) is not int or size < 0 for size in shape):
-        raise UnreadableFile("bounds", "a numpy array has sizes that are no numbers")
+    if type(dtype) is not NumpyDtype:
+        raise UnreadableFile("pickle", "a numpy array has no dtype")
+    shape = sizes(machine, shape)
+    machine.charge(_ARRAY_BYTES)
     if dtype.name is None or not isinstance(data, (bytes, str, LongBytes)):
         return NumpyArray(lambda: None)
     nbytes = prod(shape) * ITEM_SIZE[dtype.name]
@@ -141,18 +140,16 @@ def _unfinished() -> Tensor | None:
 
 def _scalar(machine: PickleMachine, args: tuple[object, ...]) -> object:
     """(dtype, data)"""
-    machine.charge(_ARRAY_BYTES)
     dtype, data = args
-    return array((), dtype, data)
+    return array(machine, (), dtype, data)
 
 
 def _frombuffer(machine: PickleMachine, args: tuple[object, ...]) -> object:
     """(data, dtype, shape, order[, axis order]), protocol 5"""
-    machine.charge(_ARRAY_BYTES)
     data, dtype, shape, order = args[:4]
     if order not in ("C", "F"):
         return Instance(None, args)  # axes in an order of their own
-    return array(shape, dtype, data, fortran=order == "F")
+    return array(machine, shape, dtype, data, fortran=order == "F")
 
 
 NUMPY: dict[tuple[str, str], Reducer] = {("numpy", "dtype"): _dtype}

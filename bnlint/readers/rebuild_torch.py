@@ -6,7 +6,7 @@ from bnlint.errors import UnreadableFile
 from bnlint.model.raw_file import Global
 from bnlint.model.tensor import ITEM_SIZE, Tensor
 from bnlint.readers.long_bytes import BYTES, LongBytes
-from bnlint.readers.storages import TypedStorage
+from bnlint.readers.storages import TypedStorage, brief, count, sizes
 from bnlint.readers.values import Opaque, as_tensor
 
 TYPE_CHECKING = False
@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from bnlint.readers.rebuild import Reducer
     from bnlint.readers.source import ByteSource
 
-_DIMENSION_LIMIT = 64  # torch's own
-_ELEMENT_LIMIT = 1 << 60  # more cannot be addressed
-_TENSOR_BYTES = 300  # what a tensor takes in Python
+_TENSOR_BYTES = 250  # what a tensor takes in Python
 _NESTING_LIMIT = 3  # torch files inside byte strings of pickles
+_NESTED_BYTES = 10_000  # what such a file costs
 _SEVERAL_PER_BYTE = ("quint4x2", "quint2x4")
 
 
@@ -44,7 +43,7 @@ def _rebuild_tensor_v3(machine: PickleMachine, args: tuple[object, ...]) -> obje
     if len(args) > 7 and args[7]:
         return Opaque("a tensor that is a conjugated or negated view")
     if _name(dtype) not in ITEM_SIZE:
-        return Opaque(f"a tensor of {_name(dtype)}, which bnlint does not know")
+        return Opaque(f"a tensor of {brief(dtype)}, which bnlint does not know")
     tensor = tensor_view(machine, storage, offset, size, stride, _name(dtype))
     _say_requires_grad(tensor, requires_grad)
     return tensor
@@ -55,14 +54,28 @@ def _rebuild_qtensor(machine: PickleMachine, args: tuple[object, ...]) -> object
     return _rebuild_tensor(machine, args[:4])
 
 
+def _uninitialized_parameter(machine: PickleMachine, args: tuple[object, ...]) -> object:
+    """(requires_grad, device, dtype): what a lazy layer has until it sees data."""
+    machine.charge(_TENSOR_BYTES)
+    return Tensor("float32", (0,), None, requires_grad=args[0] is True if args else None, parameter=True)
+
+
+def _uninitialized_buffer(machine: PickleMachine, args: tuple[object, ...]) -> object:
+    """(requires_grad, device, dtype)"""
+    machine.charge(_TENSOR_BYTES)
+    return Tensor("float32", (0,), None)
+
+
 def _rebuild_parameter(machine: PickleMachine, args: tuple[object, ...]) -> object:
     """(data, requires_grad, hooks[, state]), and Parameter(data, requires_grad) of torch before 0.4.
 
     A Parameter without data gets it from BUILD.
     """
-    data = as_tensor(args[0]) if args else None
+    if not args:
+        return _empty(machine, parameter=True)
+    data = as_tensor(args[0])
     if data is None:
-        return Tensor("float32", (0,), None, parameter=True) if not args else Opaque("a parameter without plain data")
+        return Opaque("a parameter without plain data")
     requires_grad = args[1] if len(args) > 1 and type(args[1]) is bool else None
     return _copy(machine, data, requires_grad=requires_grad, parameter=True)
 
@@ -75,8 +88,10 @@ def _buffer(machine: PickleMachine, args: tuple[object, ...]) -> object:
 
 def _variable(machine: PickleMachine, args: tuple[object, ...]) -> object:
     """torch.autograd.Variable(data): a tensor, before torch 0.4. BUILD says requires_grad."""
-    data = as_tensor(args[0]) if args else None
-    return Tensor("float32", (0,), None) if data is None else _copy(machine, data)
+    if not args:
+        return _empty(machine)
+    data = as_tensor(args[0])
+    return Opaque("a variable without plain data") if data is None else _copy(machine, data)
 
 
 def _rebuild_from_type(machine: PickleMachine, args: tuple[object, ...]) -> object:
@@ -89,8 +104,9 @@ def _rebuild_meta_tensor(machine: PickleMachine, args: tuple[object, ...]) -> ob
     """(dtype, size, stride, requires_grad)"""
     dtype, size, stride, requires_grad = args
     if _name(dtype) not in ITEM_SIZE:
-        return Opaque(f"a tensor of {_name(dtype)}, which bnlint does not know")
-    tensor = Tensor(_name(dtype), _sizes(size), None, stride=_sizes(stride))
+        return Opaque(f"a tensor of {brief(dtype)}, which bnlint does not know")
+    machine.charge(_TENSOR_BYTES)
+    tensor = Tensor(_name(dtype), sizes(machine, size), None, stride=sizes(machine, stride))
     _say_requires_grad(tensor, requires_grad)
     return tensor
 
@@ -102,8 +118,8 @@ def _first(machine: PickleMachine, args: tuple[object, ...]) -> object:
 
 def _size(machine: PickleMachine, args: tuple[object, ...]) -> object:
     """torch.Size(sizes)"""
-    (sizes,) = args or ((),)
-    return _sizes(sizes)
+    (size,) = args or ((),)
+    return sizes(machine, size)
 
 
 def _opaque(what: str) -> Reducer:
@@ -131,6 +147,7 @@ def _load_nested(source: ByteSource, parent: PickleMachine) -> object:
     if parent.nesting == _NESTING_LIMIT:
         raise UnreadableFile("limit", f"more than {_NESTING_LIMIT} torch files are nested in each other")
     zipped = source.read(0, min(4, source.size)) == b"PK\3\4"
+    parent.charge(_NESTED_BYTES)
     parent.nesting += 1
     try:
         return (torch_zip if zipped else torch_legacy).load(source, parent).root
@@ -162,36 +179,22 @@ def tensor_view(
     dtype = dtype or storage.dtype
     if dtype in _SEVERAL_PER_BYTE:
         return Opaque(f"a {dtype} tensor")
-    shape, steps = _sizes(size), _sizes(stride)
-    if type(offset) is not int or not 0 <= offset < _ELEMENT_LIMIT:
-        raise UnreadableFile("bounds", f"a tensor starts at element {str(offset)[:40]} of its storage")
+    shape, steps = sizes(machine, size), sizes(machine, stride)
     machine.charge(_TENSOR_BYTES)
-    last = offset
+    last = start = count(offset, "storage offset")
     for length, step in zip(shape, steps, strict=True):
         last += (length - 1) * step
     end = (last + 1) * ITEM_SIZE[dtype]
     if end > storage.nbytes and 0 not in shape:
         raise UnreadableFile("bounds", f"a tensor reaches byte {end} of a storage of {storage.nbytes} bytes")
-    return Tensor(dtype, shape, storage.data, stride=steps, offset=offset)
-
-
-def _sizes(sizes: object) -> tuple[int, ...]:
-    """Sizes or strides; UnreadableFile `bounds` where they are none."""
-    if type(sizes) is list:
-        sizes = tuple(sizes)
-    if type(sizes) is not tuple or len(sizes) > _DIMENSION_LIMIT:
-        raise UnreadableFile("bounds", "a tensor's sizes are no tuple of at most 64 numbers")
-    for size in sizes:
-        if type(size) is not int or not 0 <= size < _ELEMENT_LIMIT:
-            raise UnreadableFile("bounds", f"a tensor has a size or stride of {str(size)[:40]}")
-    return sizes
+    return Tensor(dtype, shape, storage.data, stride=steps, offset=start)
 
 
 def _name(dtype: object) -> str:
     """The name of a torch.dtype; UnreadableFile `dtype` where the pickle has something else in its place."""
     if type(dtype) is Global and dtype.module == "torch":
         return dtype.name
-    raise UnreadableFile("dtype", f"{str(dtype)[:80]!r} stands where a dtype should")
+    raise UnreadableFile("dtype", f"{brief(dtype)} stands where a dtype should")
 
 
 def _copy(
@@ -209,6 +212,12 @@ def _copy(
         requires_grad=requires_grad,
         parameter=parameter,
     )
+
+
+def _empty(machine: PickleMachine, *, parameter: bool | None = None) -> Tensor:
+    """A tensor that BUILD will fill."""
+    machine.charge(_TENSOR_BYTES)
+    return Tensor("float32", (0,), None, parameter=parameter)
 
 
 def _become(tensor: Tensor, other: Tensor | Opaque) -> None:
@@ -242,6 +251,8 @@ TORCH: dict[tuple[str, str], Reducer] = {
     ("torch.tensor", "_rebuild_from_type"): _rebuild_from_type,
     ("torch.tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
     ("torch.nn.parameter", "Parameter"): _rebuild_parameter,
+    ("torch.nn.parameter", "UninitializedParameter"): _uninitialized_parameter,
+    ("torch.nn.parameter", "UninitializedBuffer"): _uninitialized_buffer,
     ("torch.nn.parameter", "Buffer"): _buffer,
     ("torch.autograd.variable", "Variable"): _variable,
     ("torch", "Size"): _size,

@@ -22,6 +22,10 @@ PICKLE_PROTOCOLS = range(2, 6)
 
 _EXPORT = "which this version does not read: save the weights with torch.save or safetensors"
 _NOTHING = "a deployment format without BatchNorm statistics"
+_DISTRIBUTED = (
+    "is a part of a distributed checkpoint, which this version does not read:"
+    " convert it with torch.distributed.checkpoint.format_utils.dcp_to_torch_save"
+)
 _ONNX = f"is an ONNX model, {_EXPORT}"
 # Magic, code of the problem, the report's name of the format where it has one, what the file is.
 _BY_MAGIC: tuple[tuple[bytes, str, str | None, str], ...] = (
@@ -56,11 +60,21 @@ _BY_ENDING = {
     ".params": f"is an MXNet file, {_EXPORT}",
     ".weights": f"is a Darknet file, {_EXPORT}",
     ".t7": f"is a torch7 file, {_EXPORT}",
-    ".distcp": "is a part of a distributed checkpoint: convert it with torch.distributed.checkpoint.format_utils",
     ".mlmodel": f"is a Core ML model, {_NOTHING}",
     ".engine": f"is a TensorRT engine, {_NOTHING}",
     ".trt": f"is a TensorRT engine, {_NOTHING}",
 }
+# What only such a zip archive holds.
+_ZIPS = (
+    (
+        ("model_weights_config.json", "serialized_exported_program.json", "archive_format"),
+        "torch-export",
+        "a torch.export program (.pt2)",
+    ),
+    (("extern_modules",), "torch-package", "a torch.package archive"),
+    (("model.weights.h5",), "keras", "a Keras model (.keras)"),
+)
+_WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors", ".bin", ".th", ".pkl", ".h5", ".onnx")
 _MARKUP = (b"<!", b"<html", b"<head", b"<body", b"<?xml", b"<error", b"<script", b"<svg")
 _BLANKS = b"\xef\xbb\xbf \t\r\n"
 _CONTROLS = bytes(byte for byte in range(32) if byte not in b"\t\n\f\r\33")
@@ -86,6 +100,8 @@ def sniff(source: ByteSource, name: str) -> str:
     Stranger for everything else: `lfs`, `html`, `text`, `image`, `unsupported`, `unknown`.
     """
     name = name.lower()
+    if name.endswith((".distcp", ".metadata")):
+        raise Stranger("unsupported", _DISTRIBUTED, "torch-dcp")
     head = source.read(0, min(source.size, HEAD))
     if head.startswith((b"PK\3\4", b"PK\5\6", b"PK\7\x08")):
         return "torch-zip"
@@ -107,19 +123,50 @@ def sniff(source: ByteSource, name: str) -> str:
     raise stranger or _nameless(head)
 
 
+def zip_stranger(source: ByteSource) -> Stranger:
+    """What a zip archive is that is no checkpoint of torch."""
+    from bnlint.readers.zip_archive import ZipArchive
+
+    names = list(ZipArchive(source).entries)
+    files = {name.rpartition("/")[2] for name in names}
+    for marks, format, what in _ZIPS:
+        if not files.isdisjoint(marks):
+            return Stranger("unsupported", f"is {what}, {_EXPORT}", format)
+    if files and all(name.endswith(".npy") for name in files):
+        return Stranger("unsupported", f"is a numpy archive (.npz), {_EXPORT}", "npz")
+    inside = next((name for name in names if name.endswith(_WEIGHTS)), None)
+    if inside is not None:
+        return Stranger("unsupported", f"is a zip archive that holds {inside[:80]!r}: unpack it first")
+    return Stranger("unknown", "is a zip archive without data.pkl: no checkpoint that torch wrote")
+
+
+def tar_stranger(source: ByteSource) -> Stranger:
+    """What a tar archive is that is no checkpoint of torch."""
+    first = source.read(0, 100).partition(b"\0")[0].decode("utf-8", "replace")
+    if first.endswith(_WEIGHTS):
+        return Stranger("unsupported", f"is a tar archive that holds {first!r}: unpack it first")
+    return Stranger("unknown", f"is a tar archive that begins with {first!r}: no checkpoint that torch wrote")
+
+
 def _is_safetensors(source: ByteSource, head: bytes) -> bool:
     """True for a length that can be one, and the brace that opens the header."""
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= max(source.size, 1 << 27)
 
 
 def _is_old_pickle(head: bytes) -> bool:
-    """True for what opens a pickle of protocol 0 or 1: a container that is remembered, or a global's name."""
+    """True for what opens a pickle of protocol 0 or 1: a container that is remembered, a name, a value."""
     if head[:2] in (b"}q", b"]q") or (head[:3] in (b"(dp", b"(lp", b"(tp") and head[3:4].isdigit()):
         return True
-    opened = head.lstrip(b"(")[:200]
-    module, name, rest = (*opened[1:].split(b"\n", 2), b"", b"")[:3]
-    names = opened[:1] in (b"c", b"i") and _is_dotted_name(module) and _is_dotted_name(name)
-    return names and (rest[:1] in b"q().t" or (rest[:1] == b"p" and rest[1:2].isdigit()))
+    opened = head.lstrip(b"(")
+    opcode = opened[:1]
+    first, second, rest = (*opened[1:].split(b"\n", 2), b"", b"")[:3]
+    if opcode in (b"c", b"i"):
+        follows = rest[:1] in b"q().t" or (rest[:1] == b"p" and rest[1:2].isdigit())
+        return follows and _is_dotted_name(first) and _is_dotted_name(second)
+    if opcode == b"S":
+        return len(first) > 1 and first[:1] in (b"'", b'"') and first[:1] == first[-1:]
+    remembered = second[:1] == b"p" and second[1:].isdigit()
+    return remembered and (opcode == b"V" or (opcode in (b"I", b"L", b"F") and first[:1].isdigit()))
 
 
 def _is_dotted_name(line: bytes) -> bool:

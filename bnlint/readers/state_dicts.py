@@ -8,13 +8,14 @@ told apart by name and by form.
 from __future__ import annotations
 
 from bnlint.errors import UnreadableFile
+from bnlint.model.batchnorm import HOLDERS
 from bnlint.model.raw_file import Global
 from bnlint.model.state_dict import TRANSPORT
 from bnlint.model.tensor import Tensor
 from bnlint.readers import wrapper_names
 from bnlint.readers.batchnorms import STATISTICS, groups_in
 from bnlint.readers.optimizer_states import is_optimizer, pairs
-from bnlint.readers.values import Instance, OrderedMapping, as_tensor
+from bnlint.readers.values import Instance, Opaque, OrderedMapping, as_tensor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,9 +27,13 @@ if TYPE_CHECKING:
 
 DEPTH_LIMIT = 100
 CONTAINER_LIMIT = 1_000_000
+STATE_DICT_LIMIT = 10_000
 ITEM_LIMIT = 1_000_000  # items that are looked at to tell layers from other dicts
 NAME_LIMIT = 32 << 20  # characters in all names
 _LEAVES = ("weight", "bias", *STATISTICS)
+_DOUBTFUL = 100  # so many mappings that may not be state dicts are kept, in case nothing else is found
+_WRAPPED = 4  # so many of what wraps a model can stand in front of a name
+_COMPARED = 16  # so many models are compared with a copy
 _SAME_MODEL = 0.8  # of a copy's keys are keys of the model that it follows
 PLAIN = (str, int, float, bool)
 
@@ -65,6 +70,22 @@ class Candidate:
         return self.role == "ema", not self.groups, average, wrapper_names.rank(self.key), self.depth
 
 
+class _Contents:
+    """What a mapping holds: `layers` are dicts that are layers of one model, `others` all other containers.
+
+    `opaque` says what the tensors are that could not be understood.
+    """
+
+    __slots__ = ("layers", "opaque", "others", "scalars", "tensors")
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self.opaque: dict[str, str] = {}
+        self.scalars: dict[str, object] = {}
+        self.layers: dict[str, dict[str, Tensor]] = {}
+        self.others: list[tuple[str, object]] = []
+
+
 class Search:
     """Walks the object of a file once. `candidates` and `optimizers` (place and mapping) are what it finds."""
 
@@ -75,6 +96,7 @@ class Search:
         self._kept: list[object] = []  # keeps what was made on the way alive: `_seen` knows it by identity
         self._characters_left = NAME_LIMIT
         self._items_left = ITEM_LIMIT
+        self._doubtful = 0
 
     def visit(self, value: object, key: str = "", depth: int = 0, part: int = MODEL) -> None:
         """Look for state dicts in a value that lies at `key`."""
@@ -101,12 +123,12 @@ class Search:
     def _visit_object(self, value: Instance, key: str, depth: int, part: int) -> None:
         from bnlint.readers.modules import is_module, read_module
 
-        if value.callee is not None and value.callee.module.startswith("torch.optim"):
-            return  # a whole optimizer: its parameters have no names
         if is_module(value):
             if part != OPTIMIZER:
                 self.add_model(read_module(value, key), key, depth, part)
             return
+        if value.callee is not None and value.callee.module.startswith("torch.optim"):
+            return  # a whole optimizer: its parameters have no names
         state = value.state[0] if type(value.state) is tuple and len(value.state) == 2 else value.state
         for inside in (dict(_hashable(pairs(value))), state, value.elements, value.args):
             self._kept.append(inside)
@@ -118,50 +140,61 @@ class Search:
         candidate.tree = model.tree
         candidate.scalars = _numbers(model.tensors)
         candidate.groups = groups_in(model.tensors, model.others)
-        self.candidates.append(candidate)
+        self._keep(candidate)
 
     def _visit_mapping(self, mapping: dict[object, object], key: str, depth: int, part: int) -> None:
         if is_optimizer(mapping):
             self.optimizers.append((key, mapping))
             return
-        tensors: dict[str, Tensor] = {}
-        scalars: dict[str, object] = {}
-        layers: dict[str, dict[str, Tensor]] = {}
-        others: list[tuple[str, object, int]] = []
-        for name, value in _named(mapping):
-            tensor = as_tensor(value)
-            if tensor is not None:
-                tensors[name] = tensor
-            elif type(value) in PLAIN:
-                scalars[name] = value
-            elif _is_container(value):
-                layer = None if part == OPTIMIZER or wrapper_names.is_wrapper(name) else self._layer(value, depth + 1)
-                if layer and (_holds_statistics(layer) or _part_of(name, part) == part):
-                    layers[name] = layer
-                else:
-                    others.append((name, value, _part_of(name, part)))
+        contents = self._contents(mapping, depth, part)
         known = len(self.candidates)
-        for name, value, its_part in others:
-            self.visit(value, self._joined(key, name), depth + 1, its_part)
+        for name, value in contents.others:
+            self.visit(value, self._joined(key, name), depth + 1, _part_of(name, part))
         if part == OPTIMIZER:
             return
-        found = any(candidate.is_state_dict for candidate in self.candidates[known:])
-        if found and not _names_a_model(tensors):
-            for name, layer in layers.items():
+        wraps = any(candidate.is_state_dict for candidate in self.candidates[known:])
+        if wraps and not _names_a_model(contents.tensors):
+            for name, layer in contents.layers.items():  # what lies beside state dicts is not one with them
                 self._add(Candidate(self._joined(key, name), depth + 1, _part_of(name, part), layer))
-            tensors = {}
-        else:
-            for name, layer in layers.items():
-                tensors.update((self._joined(name, leaf), tensor) for leaf, tensor in layer.items())
+            return
+        tensors = contents.tensors
+        for name, layer in contents.layers.items():
+            tensors.update((self._joined(name, leaf), tensor) for leaf, tensor in layer.items())
         if tensors:
             candidate = Candidate(key, depth, part, tensors)
             candidate.metadata = _metadata(mapping)
-            candidate.scalars = {**scalars, **_numbers(tensors)}
-            self._add(candidate)
+            candidate.scalars = {**contents.scalars, **_numbers(tensors)}
+            self._add(candidate, contents.opaque)
 
-    def _add(self, candidate: Candidate) -> None:
-        candidate.groups = groups_in(candidate.tensors)
-        self.candidates.append(candidate)
+    def _contents(self, mapping: dict[object, object], depth: int, part: int) -> _Contents:
+        """What a mapping holds, sorted."""
+        contents = _Contents()
+        for name, value in _named(mapping):
+            tensor = as_tensor(value)
+            if tensor is not None:
+                contents.tensors[name] = tensor
+            elif type(value) in PLAIN:
+                contents.scalars[name] = value
+            elif type(value) is Opaque:
+                contents.opaque[name] = value.what
+            elif _is_container(value):
+                layer = None if part == OPTIMIZER or wrapper_names.is_wrapper(name) else self._layer(value, depth + 1)
+                if layer and (_part_of(name, part) == part or _holds_statistics(layer)):
+                    contents.layers[name] = layer
+                else:
+                    contents.others.append((name, value))
+        return contents
+
+    def _add(self, candidate: Candidate, opaque: Mapping[str, str] | None = None) -> None:
+        candidate.groups = groups_in(candidate.tensors, opaque=opaque)
+        self._keep(candidate)
+
+    def _keep(self, candidate: Candidate) -> None:
+        if candidate.is_state_dict or self._doubtful < _DOUBTFUL:
+            self._doubtful += not candidate.is_state_dict
+            self.candidates.append(candidate)
+        if len(self.candidates) > STATE_DICT_LIMIT:
+            raise UnreadableFile("limit", f"the file holds more than {STATE_DICT_LIMIT} state dicts")
 
     def _layer(self, value: object, depth: int) -> dict[str, Tensor] | None:
         """The tensors by dotted name of a dict that is a layer, or a tree of layers; None for anything else.
@@ -198,29 +231,30 @@ class Search:
 def choose(candidates: list[Candidate]) -> list[Candidate]:
     """The state dicts among the candidates, in order and with their roles; all candidates where none is one."""
     chosen = [each for each in candidates if each.is_state_dict] or candidates
-    live = [each for each in chosen if not wrapper_names.is_average(each.key)]
-    for candidate in chosen:
-        if wrapper_names.is_average(candidate.key) and any(_follows(candidate, model) for model in live):
-            candidate.role = "ema"
+    copies = [each for each in chosen if wrapper_names.is_average(each.key)]
+    if copies:
+        live = [each for each in chosen if not wrapper_names.is_average(each.key)][:_COMPARED]
+        names = [{_bare(name) for name in model.tensors} for model in live]
+        for copy in copies:
+            if any(_follows(copy, model) for model in names):
+                copy.role = "ema"
     return sorted(chosen, key=lambda candidate: candidate.order)
 
 
-def _follows(copy: Candidate, model: Candidate) -> bool:
-    """True where nearly all keys of the copy are keys of the model, whatever wraps either."""
-    names = {_bare(name) for name in model.tensors}
-    common = sum(_bare(name) in names for name in copy.tensors)
+def _follows(copy: Candidate, model: set[str]) -> bool:
+    """True where nearly all keys of the copy are names in the model, whatever wraps either."""
+    common = sum(_bare(name) in model for name in copy.tensors)
     return common >= _SAME_MODEL * len(copy.tensors)
 
 
 def _bare(name: str) -> str:
-    first, dot, rest = name.partition(".")
-    while dot and first in _HOLDERS:
-        name = rest
+    """A tensor's name without what wraps the model: "module.model.bn1.weight" is "bn1.weight"."""
+    for _ in range(_WRAPPED):
         first, dot, rest = name.partition(".")
+        if not dot or (first not in TRANSPORT and first not in HOLDERS):
+            break
+        name = rest
     return name
-
-
-_HOLDERS = (*TRANSPORT, "model", "net", "network", "ema", "ema_model")
 
 
 def _part_of(name: str, part: int) -> int:

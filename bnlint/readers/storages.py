@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from bnlint.errors import UnreadableFile
+from bnlint.model.raw_file import Global
 from bnlint.model.tensor import ITEM_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from bnlint.model.tensor import Storage
+    from bnlint.readers.pickle_machine import PickleMachine
     from bnlint.readers.source import ByteSource
 
-# Torch finds these classes by name, whatever module the pickle says (torch/serialization.py, StorageType).
+# As torch finds them by name (torch/serialization.py, StorageType), but in torch's own modules only:
+# the others it ignores, and refuses with weights_only.
 STORAGE_DTYPES = {
     "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16",
     "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8",
@@ -21,6 +24,9 @@ STORAGE_DTYPES = {
     "UntypedStorage": "uint8", "_UntypedStorage": "uint8", "TypedStorage": "uint8",
 }  # fmt: skip
 _ELEMENT_LIMIT = 1 << 60  # more cannot be addressed
+_KEY_LIMIT = 1 << 64
+_DIMENSION_LIMIT = 64  # torch's own
+_DIMENSION_BYTES = 20  # what one costs
 
 
 class TypedStorage:
@@ -79,17 +85,36 @@ def expect_inside(storage: Storage, offset: int, nbytes: int) -> None:
 
 def storage_dtype(storage_type: object) -> str:
     """The dtype of a storage class that a pickle names; UnreadableFile `dtype` for any other object."""
-    dtype = STORAGE_DTYPES.get(getattr(storage_type, "name", ""))
+    dtype = None
+    if type(storage_type) is Global and storage_type.module.partition(".")[0] == "torch":
+        dtype = STORAGE_DTYPES.get(storage_type.name)
     if dtype is None:
-        raise UnreadableFile("dtype", f"{str(storage_type)[:80]!r} is no storage type that torch knows")
+        raise UnreadableFile("dtype", f"{brief(storage_type)} is no storage type that torch knows")
     return dtype
 
 
 def storage_size(elements: object, dtype: str) -> int:
-    """The bytes of so many elements; UnreadableFile `pickle` where that is no number of elements."""
-    if type(elements) is not int or not 0 <= elements < _ELEMENT_LIMIT:
-        raise UnreadableFile("pickle", f"a storage is said to have {str(elements)[:40]} elements")
-    return elements * ITEM_SIZE[dtype]
+    """The bytes of so many elements; UnreadableFile `bounds` where that is no number of elements."""
+    return count(elements, "storage size") * ITEM_SIZE[dtype]
+
+
+def count(value: object, what: str) -> int:
+    """A number of elements; UnreadableFile `bounds`, naming `what` it should be, where it is none."""
+    if type(value) is not int or not 0 <= value < _ELEMENT_LIMIT:
+        raise UnreadableFile("bounds", f"{brief(value)} is no {what}: not from 0 to 2**60 elements")
+    return value
+
+
+def sizes(machine: PickleMachine, values: object) -> tuple[int, ...]:
+    """Sizes or strides of a tensor; UnreadableFile `bounds` where they are none."""
+    if type(values) is list:
+        values = tuple(values[: _DIMENSION_LIMIT + 1])
+    if type(values) is not tuple or len(values) > _DIMENSION_LIMIT:
+        raise UnreadableFile("bounds", f"{brief(values)} is no tensor shape: not {_DIMENSION_LIMIT} sizes or less")
+    machine.charge(_DIMENSION_BYTES * len(values))
+    for value in values:
+        count(value, "tensor size or stride")
+    return values
 
 
 def storage_key(key: object) -> str:
@@ -98,6 +123,15 @@ def storage_key(key: object) -> str:
         return key
     if type(key) is bytes:  # Python 2
         return key.decode("latin1")
-    if type(key) is int:
+    if type(key) is int and -_KEY_LIMIT < key < _KEY_LIMIT:
         return str(key)
-    raise UnreadableFile("pickle", f"a storage is named by a {type(key).__name__}")
+    raise UnreadableFile("pickle", f"{brief(key)} stands where the name of a storage should")
+
+
+def brief(value: object) -> str:
+    """An object of a pickle for a message. Only what is small is written out: containers may be endless."""
+    if type(value) is str or type(value) is Global:
+        return repr(str(value)[:80])
+    if type(value) is int and -_KEY_LIMIT < value < _KEY_LIMIT:
+        return str(value)
+    return f"a {type(value).__name__}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bnlint.errors import UnreadableFile
 from bnlint.model.tensor import ITEM_SIZE
 from bnlint.readers.pickle_machine import PickleMachine
-from bnlint.readers.storages import Part, TypedStorage, expect_inside, storage_dtype, storage_key, storage_size
+from bnlint.readers.storages import Part, TypedStorage, brief, expect_inside, storage_dtype, storage_key, storage_size
 from bnlint.readers.values import Loaded
 
 TYPE_CHECKING = False
@@ -32,7 +32,9 @@ def load(source: ByteSource, parent: PickleMachine | None = None) -> Loaded:
         raise UnreadableFile("pickle", "the file does not begin with torch's magic number", 0)
     version = machine.load()
     if version != PROTOCOL_VERSION:
-        raise UnreadableFile("unsupported", f"torch's container of version {str(version)[:20]} is not known")
+        raise UnreadableFile(
+            "corrupt", f"{brief(version)} is no version of torch's container: there is only {PROTOCOL_VERSION}"
+        )
     machine.load()  # the system that wrote it
     root = machine.load()
     end = storages.place(machine.load(), machine.position)

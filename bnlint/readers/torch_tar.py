@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MEMBER_LIMIT = 10_000
 _DIMENSION_LIMIT = 64
+_ITEM_BYTES = 1000  # what a storage or tensor costs
 _BLOCK = 512
 
 
@@ -81,6 +82,7 @@ def _storages(source: Section, machine: PickleMachine) -> dict[str, TypedStorage
     """A pickled number; for each storage pickled (key, device, type), its count, its bytes; pickled views."""
     storages: dict[str, TypedStorage] = {}
     for _ in range(_number(machine.load())):
+        machine.charge(_ITEM_BYTES)
         key, _, storage_type = _tuple(machine.load(), 3)
         dtype = storage_dtype(storage_type)
         start = machine.position + 8
@@ -104,6 +106,7 @@ def _tensors(source: Section, storages: dict[str, TypedStorage], machine: Pickle
     """A pickled number; for each tensor pickled (key, storage, type), then dimensions, sizes, strides, offset."""
     tensors: dict[str, Tensor | Opaque] = {}
     for _ in range(_number(machine.load())):
+        machine.charge(_ITEM_BYTES)
         key, storage, _ = _tuple(machine.load(), 3)
         position = machine.position
         (dimensions,) = unpack("<i4x", source.read(position, 8))

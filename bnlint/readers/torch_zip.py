@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bnlint.readers.source import ByteSource
 
 CODE_LIMIT = 16 << 20  # bytes of a source text
+_RECORD_BYTES = 400  # what the directory takes for each record
 _OBJECT = "data.pkl"
 _CONSTANTS = "constants.pkl"  # every TorchScript archive has it, no other
 
@@ -27,11 +28,13 @@ def load(source: ByteSource, parent: PickleMachine | None = None) -> Loaded:
     archive of something else. `parent` is the machine in whose pickle this file is nested.
     """
     archive = ZipArchive(source)
+    if parent is not None:
+        parent.charge(_RECORD_BYTES * len(archive.entries))
     folder = _folder(archive)
     big_endian = _big_endian(archive, folder)
     notes = _notes(archive, folder, big_endian)
     if folder + _CONSTANTS in archive.entries:
-        return _load_script(archive, folder, big_endian, notes)
+        return _load_script(archive, folder, big_endian, notes, parent)
     machine, root = _run(archive, folder, _OBJECT, "data/", big_endian, parent)
     if machine.position < machine.source.size:
         notes.append(f"{machine.source.size - machine.position} bytes follow the object in data.pkl")
@@ -39,8 +42,10 @@ def load(source: ByteSource, parent: PickleMachine | None = None) -> Loaded:
     return Loaded("torch-zip", root, globals=list(machine.globals.values()), facts=facts, notes=notes)
 
 
-def _load_script(archive: ZipArchive, folder: str, big_endian: bool, notes: list[str]) -> Loaded:
-    machine, root = _run(archive, folder, _OBJECT, "data/", big_endian)
+def _load_script(
+    archive: ZipArchive, folder: str, big_endian: bool, notes: list[str], parent: PickleMachine | None
+) -> Loaded:
+    machine, root = _run(archive, folder, _OBJECT, "data/", big_endian, parent)
     _, constants = _run(archive, folder, _CONSTANTS, "constants/", big_endian, machine)
     code = {
         name[len(folder) :]: _text(archive, name)

@@ -10,12 +10,13 @@ MODELS = (
 )  # fmt: skip
 # Words in the name of a copy that averages or follows a model.
 AVERAGES = frozenset({"ema", "teacher", "target", "averaged", "average", "avg", "swa", "shadow", "momentum"})
-# What stands beside a model and is none, singular and without what `_stem` takes off.
+# What stands beside a model and is none; also in the plural, and with these endings.
 BESIDE = frozenset({
     "scheduler", "lr_scheduler", "sched", "lr_sched", "compression_sched", "scaler", "grad_scaler", "amp",
     "callback", "mask", "normalizer", "hyper_parameter", "hyperparameter", "hparam", "rng", "loop", "arg", "config",
     "cfg", "meta", "metric", "history", "grad", "gradient", "criterion", "loss", "buffer_name", "param_shape",
 })  # fmt: skip
+_LONGEST = 256  # characters of a name that are looked at
 _ENDINGS = ("_state_dict", "_states", "_state", "_dict")
 
 
@@ -36,8 +37,11 @@ def is_optimizer(name: str) -> bool:
 
 def is_beside(name: str) -> bool:
     """True for what stands beside a model in a training checkpoint: schedulers, masks, callbacks, arguments."""
-    stem = _stem(name)
-    return stem in BESIDE or stem.endswith(("_scheduler", "_scaler", "_mask", "_callback"))
+    stem = name.lower()
+    for ending in _ENDINGS:
+        stem = stem.removesuffix(ending)
+    singular = stem.removesuffix("s")
+    return not BESIDE.isdisjoint((stem, singular)) or singular.endswith(("_scheduler", "_scaler", "_mask", "_callback"))
 
 
 def rank(key: str) -> int:
@@ -48,17 +52,10 @@ def rank(key: str) -> int:
     return MODELS.index(last) + 1 if last in MODELS else len(MODELS) + 1
 
 
-def _stem(name: str) -> str:
-    stem = name.lower()
-    for ending in _ENDINGS:
-        stem = stem.removesuffix(ending)
-    return stem.removesuffix("s")
-
-
 def _words(name: str) -> list[str]:
     """The words of a name: "netG_ema", "emaModel" and "EMACallback" all hold "ema"."""
     words: list[str] = []
-    for i, char in enumerate(name):
+    for i, char in enumerate(name[:_LONGEST]):
         if not char.isalnum():
             words.append("")
             continue

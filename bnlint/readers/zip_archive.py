@@ -107,6 +107,11 @@ class StoredRecord:
         self.nbytes = entry.size
         self.big_endian = big_endian
 
+    @property
+    def position(self) -> int:
+        """Where in the file the record begins, its header included."""
+        return self._entry.header
+
     def read(self, offset: int, nbytes: int) -> bytes:
         """`nbytes` bytes from `offset` of the record; UnreadableFile where they are not in it."""
         _expect_inside(self._entry, offset, nbytes)

@@ -125,7 +125,7 @@ def sign_of_training(layer: BatchNorm) -> str:
     return "although the layers beside it hold real statistics" if real and not unlike_the_others else ""
 
 
-def reset_layers(count: int, **given: Sequence[float] | None) -> StateDict:
+def reset_layers(count: int, **given: Sequence[float] | float | None) -> StateDict:
     return state_dict([batchnorm(f"layer{number}.bn", **RESET, **given) for number in range(count)])
 
 

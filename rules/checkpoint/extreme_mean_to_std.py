@@ -55,5 +55,6 @@ def extreme_mean_to_std(layer: BatchNorm, *, limit: float = 100.0) -> Iterator[F
                 "extreme": len(extreme),
                 "largest": largest,
                 "first_channels": extreme[:8],
+                **layer.assumptions("eps"),
             },
         )

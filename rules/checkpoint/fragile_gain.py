@@ -55,5 +55,6 @@ def fragile_gain(layer: BatchNorm, *, gain: float = 50.0, below_eps: float = 10.
                 "fragile": len(fragile),
                 "largest_gain": largest,
                 "first_channels": fragile[:8],
+                **layer.assumptions("eps"),
             },
         )

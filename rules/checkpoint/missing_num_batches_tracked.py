@@ -52,7 +52,9 @@ def missing_num_batches_tracked(weights: StateDict) -> Iterator[Finding]:
         return
     versions = weights.versions
     alone = the_only_ones_in_their_block(layers) if len(without) < len(layers) else set()
-    strict_load_fails, edited, harmless = [], [], []
+    strict_load_fails: list[BatchNorm] = []
+    edited: list[BatchNorm] = []
+    harmless: list[BatchNorm] = []
     for layer in without:
         version = versions.get(layer.name)
         kind = strict_load_fails if version == 2 else edited if version is None and layer.name in alone else harmless
@@ -76,8 +78,8 @@ def the_only_ones_in_their_block(layers: list[BatchNorm]) -> set[str]:
             counted[block] = counted.get(block, 0) + (COUNTER in layer.tensors)
     alone = set()
     for layer in layers:
-        block = next((block for block in blocks_around(layer.name) if total[block] > 1), None)
-        if block is not None and COUNTER not in layer.tensors and counted[block] == total[block] - 1:
+        around = next((block for block in blocks_around(layer.name) if total[block] > 1), None)
+        if around is not None and COUNTER not in layer.tensors and counted[around] == total[around] - 1:
             alone.add(layer.name)
     return alone
 

@@ -89,6 +89,7 @@ def undertrained_stats(layers: StateDict, *, initial: float = 0.05, moved: float
                 "initial": round(share, 4),
                 "momentum": same[0].momentum,
                 "lowest": lowest,
+                **same[0].assumptions("momentum"),
             },
             unknown=None if biases else "whether the layers were trained, they have no bias",
         )

@@ -1,6 +1,6 @@
 from collections.abc import Iterator
 
-from bnlint import Finding, Severity, StateDict, batchnorm, rule, state_dict, tensor
+from bnlint import Finding, Severity, StateDict, Tensor, batchnorm, rule, state_dict, tensor
 
 
 @rule(
@@ -52,5 +52,5 @@ def unexpected_num_batches_tracked(weights: StateDict) -> Iterator[Finding]:
             )
 
 
-def counter(start: str) -> dict[str, object]:
+def counter(start: str) -> dict[str, Tensor]:
     return {f"{start}num_batches_tracked": tensor(7, "int64")}

@@ -32,7 +32,7 @@ def lfs_pointer(file: RawFile) -> Iterator[Finding]:
     if file.problem is None or file.problem.code != "lfs":
         return
     oid, size = file.facts.get("lfs_oid"), file.facts.get("lfs_size")
-    told = ", ".join(fact for fact in (oid and str(oid)[:80], size and f"{size} bytes") if fact)
+    told = ", ".join([*([str(oid)[:80]] if oid else []), *([f"{size} bytes"] if size else [])])
     yield Finding(
         file.at(),
         "is a git-lfs pointer, not the checkpoint" + (f" ({told})" if told else ""),

@@ -7,12 +7,14 @@ from struct import pack
 from .assembler import (
     NONE,
     TRUE,
+    Claim,
     Directory,
     Entry,
     archive,
     call,
     dict_of,
     integer,
+    integers,
     layer,
     list_of,
     named,
@@ -23,7 +25,7 @@ from .assembler import (
     torch_entries,
     torch_zip,
 )
-from .case import bounded, hostile, sound, unreadable
+from .case import bounded, hostile, sound, unreadable, unsafe
 from .pickles import HEALTHY, beside_a_layer
 from .zips import changed
 
@@ -95,7 +97,7 @@ def tuple_1_million_deep() -> bytes:
     return beside_a_layer(op.EMPTY_TUPLE + op.TUPLE1 * 1_000_000)
 
 
-@hostile(bounded(), nasty=True)
+@hostile(unsafe("computed|result"), nasty=True)
 def reduce_100_000_deep() -> bytes:
     """A call of a call of a call."""
     return beside_a_layer(named("collections", "OrderedDict") + (op.EMPTY_TUPLE + op.REDUCE) * 100_000)
@@ -238,13 +240,26 @@ def a_hundred_thousand_entries() -> bytes:
     return archive([*torch_entries(), *end], Directory(entries=len(end) % 65536))
 
 
-@hostile(unreadable("limit|inflat|large|bytes|size"), nasty=True, each={"honest_size": 2 << 30, "size_lies": 4000})
+@hostile(
+    unreadable("limit|inflat|large|bytes|size|does not end"),
+    nasty=True,
+    each={"honest_size": 2 << 30, "size_lies": 4000},
+)
 def data_pkl_bomb(size: int) -> bytes:
     """A data.pkl of 2 MB that inflates to 2 GB."""
     return archive(changed("data.pkl", data=zeros_deflated(2 << 30), method=8, size=size))
 
 
-@hostile(unreadable("limit|inflat|large|bytes|size"), nasty=True, each={"honest_size": 1 << 30, "size_lies": 16})
+@hostile(bounded(), nasty=True, each={"honest_size": 1 << 30, "size_lies": 16})
 def record_bomb(size: int) -> bytes:
-    """The record of a statistic inflates to 1 GB."""
+    """The record of a statistic inflates to 1 GB, of which 16 bytes are asked for."""
     return archive(changed("data/3", data=zeros_deflated(1 << 30), method=8, size=size))
+
+
+@hostile(bounded(), nasty=True)
+def statistics_of_far_strides() -> bytes:
+    """Eight hundred vectors of sixteen numbers that lie 4 MB apart in one record: 48 GB to read them naively."""
+    count = 15 << 20
+    far = Claim(bytes(4 * count), integers([16]), "3", integer(count), integers([(count - 1) // 15]))
+    leaves = ("running_mean", "running_var")
+    return torch_zip({f"bn{number}.{leaf}": far for number in range(400) for leaf in leaves})

@@ -21,9 +21,9 @@ class Expected:
     """What a check of one named file must end in.
 
     One of `rules` speaks at `severity`, with a message in which the pattern `says` is found; no rule
-    but these and those of `beside` speaks as an error. With no `rules`, nothing is an error. `statuses`
-    are those the file may have in the report, `layers` how many BatchNorm layers are found where it
-    matters. `optional` files may also be read without a word.
+    but these and those of `beside` speaks as an error. With no `rules` and one exit code, nothing is an
+    error. `statuses` are those the file may have in the report, `layers` how many BatchNorm layers are
+    found where it matters.
     """
 
     exit_codes: tuple[int, ...]
@@ -32,8 +32,12 @@ class Expected:
     says: str = ""
     statuses: tuple[str, ...] = ()
     layers: int | None = None
-    optional: bool = False
     beside: tuple[str, ...] = ()
+
+    @property
+    def is_open(self) -> bool:
+        """True where the text leaves open what is said."""
+        return self.exit_codes == (0, 1) and not self.rules
 
 
 def unreadable(says: str) -> Expected:
@@ -98,7 +102,7 @@ def found(rule: str, layers: int = 1) -> Expected:
 
 def bounded() -> Expected:
     """The text leaves open whether this is read or refused: it only may not crash, hang or grow."""
-    return Expected((0, 1), (UNREADABLE, NOT_ONE), "error", "", (*READ, "unreadable", NOT_ONE), optional=True)
+    return Expected((0, 1), (), None, "", (*READ, "unreadable", NOT_ONE, "skipped"))
 
 
 @dataclass(frozen=True)

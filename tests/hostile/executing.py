@@ -12,6 +12,7 @@ from .assembler import (
     FALSE,
     MAGIC,
     NONE,
+    ORDERED_DICT,
     REBUILD,
     archive,
     byte_text,
@@ -39,6 +40,7 @@ CANARY = "CANARY"
 SHELL = text(f"echo sang > {CANARY}")
 PYTHON = text(f"open('{CANARY}', 'w').write('sang')")
 ARGV = list_of(text("touch"), text(CANARY))
+NOTHING = op.SHORT_BINBYTES + b"\x02N."
 
 # What is called, with what, and how a finding must name it.
 PAYLOADS: dict[str, tuple[str, str, tuple[bytes, ...]]] = {
@@ -81,6 +83,11 @@ PAYLOADS: dict[str, tuple[str, str, tuple[bytes, ...]]] = {
     "multiprocessing_spawn": ("multiprocessing.util", "spawnv_passfds", (text("touch"), ARGV, tuple_of())),
     "distutils_spawn": ("distutils.spawn", "spawn", (ARGV,)),
     "pip_main": ("pip", "main", (ARGV,)),
+    "dill_loads": ("dill", "loads", (NOTHING,)),
+    "cloudpickle_loads": ("cloudpickle", "loads", (NOTHING,)),
+    "pickle5_loads": ("pickle5", "loads", (NOTHING,)),
+    "joblib_load": ("joblib", "load", (text("other.joblib"),)),
+    "subinterpreter": ("_xxsubinterpreters", "run_string", (integer(0), PYTHON)),
     "torch_load": ("torch", "load", (text("other.pth"),)),
     "torch_hub_load": ("torch.hub", "load", (text("evil/repo"), text("net"))),
     "torch_collect_env": ("torch.utils.collect_env", "run", (SHELL,)),
@@ -101,7 +108,7 @@ LIVE = (
     "builtins_eval",
     "builtins_exec",
     "builtins_open",
-    "timeit_timeit",
+    "cprofile_run",
 )
 
 
@@ -168,6 +175,37 @@ def hides(body: bytes) -> bytes:
 })  # fmt: skip
 def calls_the_result_of(body: bytes) -> bytes:
     """What is called was itself computed: no name says what it is."""
+    return torch_zip(data_pkl=pickled(body, protocol=4))
+
+
+OS_SYSTEM = named("os", "system")
+DEQUE = named("collections", "deque")
+MAPPED = call(named("builtins", "map"), OS_SYSTEM, list_of(SHELL))
+
+
+@hostile(SYSTEM, each={
+    "map_and_deque": call(DEQUE, MAPPED),
+    "map_and_counter": call(named("collections", "Counter"), MAPPED),
+    "map_and_ordered_dict": call(named("collections", "OrderedDict"), MAPPED),
+    "map_and_fromkeys": call(stacked("collections", "OrderedDict.fromkeys"), MAPPED),
+    "map_and_tuple": call(named("builtins", "tuple"), MAPPED),
+    "map_and_fromiter": call(named("numpy", "fromiter"), MAPPED, text("f8")),
+    "starmap": call(DEQUE, call(named("itertools", "starmap"), OS_SYSTEM, list_of(tuple_of(SHELL)))),
+    "filter": call(DEQUE, call(named("builtins", "filter"), OS_SYSTEM, list_of(SHELL))),
+    "atexit": call(named("atexit", "register"), OS_SYSTEM, SHELL),
+    "finalize": call(named("weakref", "finalize"), ORDERED_DICT, OS_SYSTEM, SHELL),
+    "rebuild_from_type": call(
+        named("torch._tensor", "_rebuild_from_type_v2"), OS_SYSTEM, named("torch", "Tensor"), tuple_of(SHELL), NONE
+    ),
+    "default_factory": call(
+        named("operator", "getitem"),
+        call(named("collections", "defaultdict"), call(named("functools", "partial"), OS_SYSTEM, SHELL)),
+        text("key"),
+    ),
+    "another_module": call(stacked("posixpath", "os.system"), SHELL),
+})  # fmt: skip
+def calls_through(body: bytes) -> bytes:
+    """Nothing dangerous is called by the pickle: what it calls takes os.system and calls that."""
     return torch_zip(data_pkl=pickled(body, protocol=4))
 
 
@@ -279,12 +317,12 @@ def legacy_call_in(told: dict[str, bytes]) -> bytes:
 @hostile(SYSTEM, "model.pkl")
 def load_from_bytes_around_a_payload() -> bytes:
     """pickle.dump of a tensor nests a whole torch file in _load_from_bytes: with a payload in that."""
-    inner = legacy(root=dict_of([(text("x"), payload())]))
+    inner = legacy({}, root=dict_of([(text("x"), payload())]))
     nested = call(named("torch.storage", "_load_from_bytes"), op.BINBYTES + pack("<I", len(inner)) + inner)
     return pickled(dict_of([(text("bn.running_var"), nested)]), protocol=3)
 
 
-@hostile(SYSTEM, "model.pkl")
+@hostile(unsafe_or_broken(), "model.pkl")
 def load_from_bytes_nine_deep() -> bytes:
     """The same, nine times over."""
     inner = pickled(payload())
@@ -335,7 +373,7 @@ def encoded_payload() -> bytes:
     return pickled(call(named("builtins", "exec"), text(f"import base64; exec(base64.b64decode('{code}'))")))
 
 
-@hostile(unsafe("bnlint_bait|import|unknown|computed"), "model.pkl")
+@hostile(unsafe("bnlint_bait|import|unknown|computed|result"), "model.pkl")
 def bait_called() -> bytes:
     """A module that leaves a canary when it is imported, and a call of a result of it."""
     return pickled(call(call(named("bnlint_bait", "sing"))))

@@ -27,7 +27,7 @@ from .assembler import (
     text,
     tuple_of,
 )
-from .case import bounded, hostile, noted, refused, sound, unreadable
+from .case import Expected, bounded, hostile, noted, refused, sound, unreadable
 
 DAMAGED = "truncat|ends|short|beyond|past|outside|missing|storage|count|bytes|pickle|key|elements|negative"
 _PARTS = legacy_parts()
@@ -94,9 +94,15 @@ def magic(value: bytes) -> bytes:
     return legacy(magic=value)
 
 
+@hostile(Expected((0, 1), ("unsupported-format", "unreadable-checkpoint"), None, "1002", ("skipped", "unreadable")))
+def protocol_1002() -> bytes:
+    """A version that does not exist yet."""
+    return legacy(protocol=integer(1002))
+
+
 @hostile(
     unreadable("protocol|version"),
-    each={"1002": integer(1002), "0": integer(0), "text": text("1001"), "huge": integer(1 << 100), "none": NONE},
+    each={"negative": integer(-1), "text": text("1001"), "huge": integer(1 << 100), "none": NONE},
 )
 def protocol(value: bytes) -> bytes:
     """A protocol that no torch has ever written; torch refuses it."""

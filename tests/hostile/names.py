@@ -39,6 +39,7 @@ NAMES = {
     "workflow_command": "x\n::error file=app.py,line=1::pwned",
     "workflow_command_at_the_start": "::error::pwned",
     "workflow_stop": "::stop-commands::x",
+    "old_workflow_command": "a##[error]pwned",
     "bidi_override": "safe\u202egnirts\u202c",
     "bidi_isolate": "a\u2066b\u2069",
     "line_separator": "a\u2028b\u2029c\u0085d",
@@ -83,7 +84,7 @@ def layer_called_nothing() -> bytes:
     return torch_zip(layer("", running_var=NEGATIVE))
 
 
-@hostile(DEFECT)
+@hostile(bounded())
 def layer_called_dot() -> bytes:
     """Keys that begin with a dot."""
     claims = {f".{name}": claim for name, claim in layer("", running_var=NEGATIVE).items()}

@@ -10,7 +10,7 @@ from .case import bounded, empty_handed, found, hostile, refused, sound, unreada
 NAME = "model.safetensors"
 REASON = (
     "header|json|truncat|ends|short|beyond|past|outside|offset|hole|gap|overlap|duplicate|twice|utf|dtype|shape|bytes|"
-    "size|deep|limit|large|negative|length|data"
+    "size|deep|limit|large|negative|length|data|end at|elements"
 )
 DATA = pack("<16f", *WEIGHT, *BIAS, *MEAN, *VAR)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from . import safetensors
-from .assembler import layer, torch_zip
+from .assembler import dict_of, layer, text, torch_zip
 from .case import bounded, hostile, lfs_pointer, refused, sound, unreadable, unsafe, unsafe_or_broken
 from .executing import payload, pickled
 
@@ -89,14 +89,23 @@ def shard_missing(path: Path) -> None:
     index(path, all_in(SHARD))
 
 
+@hostile(sound(), f"snapshots/main/{INDEX}")
+def links_as_in_the_cache_of_the_hub(path: Path) -> None:
+    """The index and the shard are links to blobs two folders up: the most common place of all."""
+    path.parent.mkdir(parents=True)
+    blobs = path.parent.parent.parent / "blobs"
+    blobs.mkdir()
+    index(blobs / "a1b2", all_in(SHARD))
+    (blobs / "c3d4").write_bytes(safetensors.file())
+    path.symlink_to("../../blobs/a1b2")
+    (path.parent / SHARD).symlink_to("../../blobs/c3d4")
+
+
 @hostile(unreadable(REASON), INDEX)
-def shard_is_a_link_out_of_the_folder(path: Path) -> None:
-    """A symbolic link from the folder to somewhere else."""
-    outside = path.parent.parent / f"outside-{path.parent.name}"
-    outside.mkdir()
-    (outside / "secret.safetensors").write_bytes(safetensors.file())
+def shard_is_a_link_to_a_device(path: Path) -> None:
+    """A symbolic link from the folder to something that never ends."""
     index(path, all_in(SHARD))
-    (path.parent / SHARD).symlink_to(os.path.join("..", outside.name, "secret.safetensors"))
+    (path.parent / SHARD).symlink_to("/dev/zero")
 
 
 @hostile(unreadable(REASON), INDEX)
@@ -147,7 +156,7 @@ def shard_with_more_than_promised(path: Path) -> None:
     (path.parent / SHARD).write_bytes(safetensors.file())
 
 
-@hostile(unreadable(REASON), INDEX, each={
+@hostile(refused(REASON), INDEX, each={
     "cut": safetensors.file()[:250],
     "empty": b"",
     "text": b"Entry not found" * 20,
@@ -169,9 +178,8 @@ def shard_of_lfs(path: Path, data: bytes) -> None:
 @hostile(unsafe(r"(os|posix)\Wsystem"), BIN)
 def shard_runs_something(path: Path) -> None:
     """A healthy index over a torch zip with a payload beside the tensors."""
-    from .assembler import dict_of, state_dict, text
-
-    body = pickled(dict_of([(text("state_dict"), state_dict(layer())), (text("x"), payload())]))
+    tensors = [(text(name), claim.pickled()) for name, claim in layer().items()]
+    body = pickled(dict_of([*tensors, (text("x"), payload())]))
     index(path, dict.fromkeys(layer(), "model.bin"), model__bin=torch_zip(data_pkl=body))
 
 

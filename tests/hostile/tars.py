@@ -24,7 +24,7 @@ from .case import bounded, hostile, refused, sound, unreadable
 
 DAMAGED = (
     "truncat|ends|short|beyond|past|outside|missing|storage|count|bytes|pickle|negative|tar|member|dimension|limit|"
-    "lacks|without"
+    "lacks|without|size|stride"
 )
 VECTORS = {"weight": WEIGHT, "bias": BIAS, "running_mean": MEAN, "running_var": VAR}
 
@@ -176,12 +176,17 @@ def _patched(place: int, data: bytes) -> bytes:
         "size_base_256": _patched(124, b"\x80" + b"\xff" * 11),
         "size_negative": _patched(124, b"\xff" * 12),
         "size_of_letters": _patched(124, b"abcdefghijk\0"),
-        "checksum": _WHOLE[:148] + b"000000\0 " + _WHOLE[156:],
     },
 )
 def header(data: bytes) -> bytes:
     """The header of the first member lies."""
     return data
+
+
+@hostile(bounded(), "model.pth.tar")
+def wrong_checksum() -> bytes:
+    """Python's tarfile refuses it, tar itself only warns."""
+    return _WHOLE[:148] + b"000000\0 " + _WHOLE[156:]
 
 
 @hostile(refused(), "model.pth.tar", nasty=True)

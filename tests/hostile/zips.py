@@ -19,7 +19,9 @@ from .assembler import (
 from .case import bounded, hostile, refused, sound, unreadable
 
 TRUNCATED = r"truncat|ends|cut|short|past|beyond|outside|missing|not there|no end|no central|directory|damaged"
-OUTSIDE = r"outside|beyond|past|end of|only|truncat|lies|directory|header|offset|overlap|not there|does not"
+OUTSIDE = (
+    r"runs into|empty|outside|beyond|past|end of|only|truncat|lies|directory|header|offset|overlap|not there|does not"
+)
 
 
 def compressed(data: bytes, size: int | None = None) -> tuple[bytes, int]:
@@ -193,7 +195,7 @@ def statistics_entry(fields: dict[str, object]) -> bytes:
 
 
 @hostile(
-    unreadable(OUTSIDE + "|size|bytes|encrypt|method|compress"),
+    unreadable(OUTSIDE + "|size|bytes|encrypt|method|compress|short"),
     each={
         "size_beyond_the_file": {"size": 1 << 31, "compressed_size": 1 << 31},
         "size_too_small": {"size": 40, "compressed_size": 40},
@@ -359,7 +361,9 @@ def deflate_stream(data: bytes) -> bytes:
     return archive(changed("data.pkl", data=data, method=8, size=len(pickled(state_dict(layer())))))
 
 
-@hostile(unreadable("deflate|inflat|size|bytes|short|long|more|pickle"), each={"longer": 90, "shorter": 100_000})
+@hostile(
+    unreadable("deflate|inflat|size|bytes|short|long|more|pickle|does not end"), each={"longer": 90, "shorter": 100_000}
+)
 def deflate_size(size: int) -> bytes:
     """data.pkl inflates to another size than the directory says."""
     return archive(
