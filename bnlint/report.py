@@ -19,10 +19,11 @@ class FileResult:
     """One file of a run, as the report lists it.
 
     `kind` is "checkpoint", "source" or "pair"; `format` and `status` as in RawFile; `note` says what
-    a reader should know (which wrapper was read), None where there is nothing to say.
+    a reader should know (which wrapper was read), None where there is nothing to say. `state_dicts` are
+    the places of the state dicts in it, the one read as the model first.
     """
 
-    __slots__ = ("batchnorm_layers", "channels", "format", "kind", "note", "path", "status")
+    __slots__ = ("batchnorm_layers", "channels", "format", "kind", "note", "path", "state_dicts", "status")
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class FileResult:
         batchnorm_layers: int = 0,
         channels: int = 0,
         note: str | None = None,
+        state_dicts: Sequence[str] = (),
     ) -> None:
         self.path = path
         self.kind = kind
@@ -42,6 +44,7 @@ class FileResult:
         self.batchnorm_layers = batchnorm_layers
         self.channels = channels
         self.note = note
+        self.state_dicts = list(state_dicts)
 
 
 class Gate:

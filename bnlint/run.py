@@ -192,6 +192,7 @@ def _result(raw: RawFile) -> FileResult:
         batchnorm_layers=len(whole),
         channels=sum(layer.channels for layer in whole),
         note="; ".join(raw.notes) or (str(raw.problem) if raw.problem is not None else None),
+        state_dicts=[each.key for each in raw.checkpoint.state_dicts] if raw.checkpoint is not None else (),
     )
 
 

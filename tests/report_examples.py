@@ -161,7 +161,7 @@ def something_of_everything() -> Report:
     return Report(
         [
             FileResult(FIRST, format="torch-zip", batchnorm_layers=53, channels=26_560, note='read "state_dict"'),
-            FileResult(SECOND, format="safetensors", batchnorm_layers=13, channels=832),
+            FileResult(SECOND, format="safetensors", batchnorm_layers=13, channels=832, state_dicts=["ema", "teacher"]),
             FileResult(PICKLE, format="pickle", status="unreadable", note="a pickle of something else"),
             FileResult("models/net.gguf", status="skipped", note="GGUF, which bnlint does not read"),
             FileResult(SOURCE, kind="source"),

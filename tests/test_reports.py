@@ -131,7 +131,7 @@ def test_json_has_the_keys_of_the_design_in_its_order(verbose: bool) -> None:
     assert list(document)[:5] == ["schema_version", "tool", "summary", "files", "findings"]
     assert document["tool"] == {"name": "bnlint", "version": bnlint.__version__}
     assert list(document["summary"])[:6] == SUMMARY_KEYS
-    assert all(list(file) == FILE_KEYS for file in document["files"])
+    assert all(list(file)[:7] == FILE_KEYS for file in document["files"])
     assert all(list(finding)[:18] == FINDING_KEYS for finding in document["findings"])
     assert ("suppressed" in document) == ("baselined" in document) == verbose
 

@@ -99,6 +99,6 @@ def _help() -> str:
             *(f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()),
             "",
             "`bnlint check model.pth` is where to start; `bnlint COMMAND --help` says more.",
-            "Exit code: 0 nothing at or over the gate, 1 findings, 2 something could not be done.",
+            "Exit code: 0 nothing at or over the gate, 1 findings, 2 it could not be done.",
         ]
     )

@@ -92,8 +92,9 @@ def parsed(argv: Sequence[str]) -> Arguments:
 
 
 EPILOG = """\
-Exit code: 0 nothing at or over the gate; 1 findings at or over it; 2 something could not be done:
-usage, configuration, a crashed rule, a path that does not exist, a folder that holds nothing to check.
+Exit code: 0 nothing at or over the gate; 1 findings at or over it; 2 something could
+not be done: usage, configuration, a crashed rule, a path that does not exist, a folder
+that holds nothing to check.
 """
 
 

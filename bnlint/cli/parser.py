@@ -20,7 +20,7 @@ class Parser(ArgumentParser):
             description=description,
             epilog=epilog,
             allow_abbrev=False,
-            formatter_class=lambda prog: RawDescriptionHelpFormatter(prog, max_help_position=30, width=100),
+            formatter_class=lambda prog: RawDescriptionHelpFormatter(prog, max_help_position=30),
         )
 
     def error(self, message: str) -> NoReturn:

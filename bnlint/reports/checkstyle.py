@@ -25,7 +25,7 @@ def write(report: Report, stream: TextIO, display: Display) -> None:
     for path in (*[file.path for file in report.files], *[each.location.path for each in report.findings]):
         if path not in files:
             files[path] = SubElement(root, "file", name=visible(path))
-    several = holding_several(report.findings)
+    several = holding_several(report)
     for finding in report.findings:
         attributes = {
             "line": str(line_of(finding)),

@@ -32,7 +32,7 @@ def write(report: Report, stream: TextIO, display: Display) -> None:
     """Write the workflow commands, and the step's summary where GITHUB_STEP_SUMMARY says where it goes."""
     root = os.environ.get("GITHUB_WORKSPACE") or report.root
     groups = [(path, group) for (path, _), groups in by_file(report.findings).items() for group in groups]
-    lines = list(_annotations(groups, root, holding_several(report.findings)))
+    lines = list(_annotations(groups, root, holding_several(report)))
     lines += [
         f"::error title=bnlint::{workflow_data(problem)}" for problem in (*map(str, report.crashes), *report.trouble)
     ]

@@ -22,7 +22,7 @@ SEVERITIES = {Severity.INFO: "info", Severity.WARNING: "major", Severity.ERROR: 
 def write(report: Report, stream: TextIO, display: Display) -> None:
     """Write the array. GitLab drops findings whose fingerprint it has seen, so these are numbered."""
     ordinals = Ordinals()
-    several = holding_several(report.findings)
+    several = holding_several(report)
     entries = []
     for finding in report.findings:
         mark = fingerprint(finding, report.root)

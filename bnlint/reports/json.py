@@ -105,6 +105,7 @@ class Records:
             "batchnorm_layers": file.batchnorm_layers,
             "channels": file.channels,
             "note": _optional(well_formed, file.note),
+            "state_dicts": [well_formed(key) for key in file.state_dicts],
         }
 
     def finding(self, finding: Finding) -> Record:

@@ -27,7 +27,7 @@ def write(report: Report, stream: TextIO, display: Display) -> None:
     for (path, _), of_file in by_file(report.findings).items():
         groups.setdefault(path, []).extend(of_file)
     facts = {file.path: file for file in report.files if file.kind != "pair"}
-    several = holding_several(report.findings)
+    several = holding_several(report)
     for path, of_file in groups.items():
         suite = SubElement(root, "testsuite", name=visible(path))
         for group in of_file:

@@ -49,7 +49,7 @@ def _body(report: Report, display: Display) -> Iterator[str]:
         yield ""
     for problem in problems:
         yield f"- **error** {markdown_prose(problem)}"
-    several = holding_several(report.findings)
+    several = holding_several(report)
     for (path, reference), groups in by_file(report.findings).items():
         against = "" if reference is None else f" against {markdown_code(reference)}"
         yield f"\n#### {markdown_code(path)}{against}\n"

@@ -23,7 +23,7 @@ SEVERITIES = {Severity.INFO: "INFO", Severity.WARNING: "WARNING", Severity.ERROR
 
 def write(report: Report, stream: TextIO, display: Display) -> None:
     """Write one DiagnosticResult."""
-    several = holding_several(report.findings)
+    several = holding_several(report)
     diagnostics = [_diagnostic(finding, report.root, several) for finding in report.findings]
     stream.write(
         f'{{"source": {serialized({"name": TOOL["name"]})}, "diagnostics": [\n '

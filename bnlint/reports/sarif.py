@@ -105,7 +105,7 @@ class _Results:
         self.records = Records(report)
         self.index = {name: number for number, name in enumerate(names)}
         self.ordinals = Ordinals()
-        self.several = holding_several(report.findings)
+        self.several = holding_several(report)
 
     def result(self, finding: Finding, suppression: str | None) -> Record:
         said = self.records.finding(finding)

@@ -74,7 +74,7 @@ class _Text:
 
     def write_files(self) -> None:
         facts = {file.path: file for file in self.report.files if file.kind != "pair"}
-        several = holding_several(self.findings)
+        several = holding_several(self.report)
         for (path, reference), groups in by_file(self.findings).items():
             self.page.blank()
             self.write_heading(path, reference, facts.get(path))

@@ -116,7 +116,7 @@ def names_in_words(names: Sequence[str], thing: str, most: int = NAMED) -> list[
 
 def place_elsewhere(location: Location) -> str:
     """Where, for a place that may lie in another file: "train.py:12", "b.pth: layer1.0.bn1"."""
-    inside = place(location)
+    inside = place(location, in_which=True)
     if location.line is not None or not location.path:
         return inside
     return f"{visible(location.path)}: {inside}" if inside else visible(location.path)
@@ -132,13 +132,9 @@ def statement(finding: Finding) -> str:
     return finding.message if finding.unknown is None else f"{finding.message} (possible; not known: {finding.unknown})"
 
 
-def holding_several(findings: Iterable[Finding]) -> set[str]:
-    """The paths of files where the name of a layer is not enough: there are findings in several state dicts."""
-    state_dicts: dict[str, set[str]] = {}
-    for finding in findings:
-        if finding.location.state_dict is not None:
-            state_dicts.setdefault(finding.location.path, set()).add(finding.location.state_dict)
-    return {path for path, places in state_dicts.items() if len(places) > 1}
+def holding_several(report: Report) -> set[str]:
+    """The paths of files where the name of a layer is not enough: they hold several state dicts."""
+    return {file.path for file in report.files if len(file.state_dicts) > 1}
 
 
 def sentence(finding: Finding, several: Container[str]) -> str:
