@@ -67,9 +67,7 @@ def _run(factory: str, folder: str, seconds: float) -> int:
     """Let the other process build the model; its exit code."""
     from subprocess import DEVNULL, Popen, TimeoutExpired
 
-    import bnlint
-
-    root = os.path.dirname(os.path.dirname(os.path.abspath(bnlint.__file__)))
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     shown = sys.stderr.fileno() if os.environ.get("BNLINT_DEBUG") else DEVNULL
     process = Popen(
         [sys.executable, "-c", _PROGRAM, root, factory, folder],

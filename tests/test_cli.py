@@ -120,9 +120,9 @@ def test_exit_codes(bnlint_, words: list[str], code: int) -> None:
         (["check", "x", "--prune-baseline"], "--prune-baseline: name the baseline with --baseline FILE"),
         (["check", "x", "--color", "pink"], "check: argument --color: invalid choice: 'pink'"),
         (["chek"],
-         "there is no command chek; commands are check, compare, keys, fix, rules, explain, init, config, schema; did you mean check?"),
-        (["good.safetensors"], "there is no command good.safetensors; commands are check, compare, keys, fix, rules,"
-         " explain, init, config, schema; did you mean `bnlint check good.safetensors`?"),
+         f"there is no command chek; commands are {', '.join(COMMANDS)}; did you mean check?"),
+        (["good.safetensors"], f"there is no command good.safetensors; commands are {', '.join(COMMANDS)};"
+         " did you mean `bnlint check good.safetensors`?"),
         (["explain", "negative-var"], "there is no rule called negative-var; did you mean negative-running-var?"),
         (["check", "bad\x1b]0;x\nname.pth"], "bad\\x1b]0;x\\nname.pth: no such file or folder"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,47 +13,22 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from networks import ResNet, batch, trained  # noqa: E402
+from live_models import Net, check, healthy_model, reset, said, state, told  # noqa: E402
+from networks import batch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
-from torch.nn.functional import cross_entropy, max_pool2d, relu  # noqa: E402
 
 import bnlint  # noqa: E402
 import bnlint.torch  # noqa: E402
-from bnlint import Finding, Report, UsageError  # noqa: E402
+from bnlint import UsageError  # noqa: E402
 from bnlint.errors import ConfigError  # noqa: E402
 from bnlint.torch.live import Live  # noqa: E402
 
 OF_FILES = {"pickled-module", "unsafe-pickle", "legacy-format"}
 
 
-def check(model: nn.Module, **options: Any) -> Report:
-    report = bnlint.torch.check(model, isolated=True, **options)
-    assert not report.crashes and not report.trouble
-    return report
-
-
-def said(findings: list[Finding]) -> list[tuple[str, tuple[str, ...], tuple[str, ...], str]]:
-    """What findings say and where; whether it is loud depends on where it was met."""
-    return sorted((each.rule, each.location.layers, each.location.tensors, each.message) for each in findings)
-
-
-def told(model: nn.Module, **options: Any) -> dict[str, tuple[str, set[str]]]:
-    """The severity and the layers of every rule that speaks."""
-    found: dict[str, tuple[str, set[str]]] = {}
-    for finding in check(model, **options).findings:
-        found.setdefault(finding.rule, (str(finding.gravity), set()))[1].update(finding.location.layers)
-    return found
-
-
 @pytest.fixture(scope="module")
 def healthy() -> nn.Module:
-    """Trained, and with statistics that have followed the last weights."""
-    torch.manual_seed(0)
-    model, _ = trained(ResNet((1, 1)), 60)
-    with torch.no_grad():
-        for images, _ in data(60):
-            model(images)
-    return model
+    return healthy_model()
 
 
 # -- the oracle: the same model as a file ------------------------------------------------------------------
@@ -72,13 +47,6 @@ def damaged(model: nn.Module) -> None:
     model.bn1.running_var[3] = float("nan")
     model.layer2[0].bn1.running_mean.fill_(float("inf"))
     model.layer1[0].bn1.running_var[0] = -1.0
-
-
-def reset(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.zero_()
-            module.running_var.fill_(1)
 
 
 def uncounted(model: nn.Module) -> None:
@@ -180,25 +148,6 @@ def test_strided_tensors_are_read_as_they_are(healthy: Any) -> None:
 # -- the model stays as it is ------------------------------------------------------------------------------
 
 
-def state(model: nn.Module) -> list[object]:
-    """All of a model that anything could have changed, bit for bit."""
-    return [
-        {name: tensor.detach().view(-1).view(torch.uint8).tolist() for name, tensor in model.state_dict().items()},
-        [(name, tensor.requires_grad, tensor._version) for name, tensor in model.named_parameters()],
-        [tensor._version for tensor in model.buffers()],
-        modes(model),
-    ]
-
-
-def modes(model: nn.Module) -> list[object]:
-    return [
-        *[(name, each.training, getattr(each, "momentum", 0)) for name, each in model.named_modules()],
-        *[len(each._forward_hooks) + len(each._forward_pre_hooks) for each in model.modules()],
-        torch.get_rng_state().tolist(),
-        torch.is_grad_enabled(),
-    ]
-
-
 def test_check_changes_nothing(healthy: Any) -> None:
     model = copy.deepcopy(healthy)
     left_in_train_mode(model)
@@ -220,132 +169,6 @@ def test_all_numbers_come_in_one_transfer(healthy: Any, monkeypatch: pytest.Monk
     channels = sum(len(module.weight) for module in healthy.modules() if isinstance(module, nn.BatchNorm2d))
     layers = sum(isinstance(module, nn.BatchNorm2d) for module in healthy.modules())
     assert transfers == [4 * 4 * channels + 8 * layers]
-
-
-# -- wrappers ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
-        pytest.skip("torch without gloo")
-    store = tmp_path_factory.mktemp("store") / "store"
-    torch.distributed.init_process_group("gloo", init_method=store.as_uri(), rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
-
-
-def fully_sharded(model: nn.Module) -> nn.Module:
-    from torch.distributed.fsdp import FullyShardedDataParallel
-
-    return FullyShardedDataParallel(model, use_orig_params=True, device_id=torch.device("cpu"))
-
-
-def fully_sharded_2(model: nn.Module) -> nn.Module:
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
-    mesh = init_device_mesh("cpu", (1,))
-    for block in (model.layer1, model.layer2):
-        fully_shard(block, mesh=mesh)
-    return fully_shard(model, mesh=mesh)
-
-
-def recomputed(model: nn.Module) -> nn.Module:
-    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
-
-    model.layer1[0] = checkpoint_wrapper(model.layer1[0])
-    model.layer2 = torch.compile(model.layer2, backend="eager")
-    return model
-
-
-def flattened(model: nn.Module) -> nn.Module:
-    from torch.distributed.fsdp import FullyShardedDataParallel
-
-    return FullyShardedDataParallel(model, device_id=torch.device("cpu"))
-
-
-WRAPPERS = (
-    nn.DataParallel,
-    torch.compile,
-    lambda model: torch.compile(nn.DataParallel(model)),
-    nn.parallel.DistributedDataParallel,
-    recomputed,
-    fully_sharded,
-    fully_sharded_2,
-)
-
-
-@pytest.mark.parametrize("wrap", WRAPPERS)
-def test_what_is_put_around_a_model_is_looked_through(
-    wrap: Callable[[Any], nn.Module], healthy: Any, process_group: None
-) -> None:
-    model = copy.deepcopy(healthy)
-    model.bn1.running_var[1] = float("nan")
-    model.layer1[0].bn2.requires_grad_(False)
-    plain = told(model)
-    assert plain == {
-        "nonfinite-running-stats": ("error", {"bn1"}),
-        "frozen-bn-in-train-mode": ("error", {"layer1.0.bn2"}),
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        wrapped = wrap(model)
-    assert told(wrapped) == plain
-
-
-def in_a_graph(model: nn.Module) -> nn.Module:
-    return torch.compile(model, backend="aot_eager")
-
-
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        nn.parallel.DistributedDataParallel,
-        in_a_graph,
-        lambda model: in_a_graph(nn.parallel.DistributedDataParallel(model)),
-        fully_sharded,
-        fully_sharded_2,
-    ],
-)
-def test_what_is_put_around_a_model_is_trained_under_watch_and_recalibrated(
-    wrap: Callable[[Any], nn.Module], healthy: Any, process_group: None
-) -> None:
-    model = copy.deepcopy(healthy)
-    model.bn1.requires_grad_(False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        wrapped = wrap(model)
-        assert not gap(wrapped, data()).findings
-        optimizer = torch.optim.SGD([each for each in wrapped.parameters() if each.requires_grad], 0.01)
-        with bnlint.torch.watch(wrapped, every=2, on_findings=list, isolated=True) as watching:
-            for i in range(3):
-                images, labels = batch(8)
-                optimizer.zero_grad()
-                cross_entropy(wrapped(images + (float("nan") if i == 2 else 0)), labels).backward()
-                optimizer.step()
-    assert watching.batches == 3
-    (frozen, *nonfinite) = watching.findings
-    assert (frozen.rule, frozen.location.layers) == ("frozen-bn-in-train-mode", ("bn1",))
-    assert {finding.location.layers for finding in nonfinite} == {(layer,) for layer in Live(model).layers}
-    assert all(finding.message.endswith("since batch 3") for finding in nonfinite)
-
-
-def test_parameters_that_were_flattened_away(healthy: Any, process_group: None) -> None:
-    """FSDP without the original parameters: the buffers, and so the statistics, are still there."""
-    model = copy.deepcopy(healthy)
-    model.bn1.running_var[1] = float("nan")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        assert told(flattened(model))["nonfinite-running-stats"] == ("error", {"bn1"})
-
-
-def test_an_averaged_model_keeps_its_names(healthy: Any) -> None:
-    """Its state dict has them, and n_averaged beside them."""
-    averaged = torch.optim.swa_utils.AveragedModel(healthy)
-    averaged.module.bn1.running_var[1] = float("nan")
-    assert told(averaged)["nonfinite-running-stats"] == ("error", {"module.bn1"})
-    assert Live(averaged).checkpoint().state_dicts[0].scalars == {"n_averaged": 0}
 
 
 # -- kinds of layers -----------------------------------------------------------------------------------------
@@ -511,128 +334,7 @@ def test_importing_the_room_needs_neither_pytest_nor_lightning() -> None:
     assert shown.stdout.split() == ["False", "False"]
 
 
-# -- data ------------------------------------------------------------------------------------------------------
-
-
-def data(batches: int = 20, **shift: float) -> Iterator[tuple[Tensor, Tensor]]:
-    for _ in range(batches):
-        images, labels = batch(16)
-        yield images * shift.get("scale", 1.0) + shift.get("brightness", 0.0), labels
-
-
-def gap(model: nn.Module, loader: Any, **options: Any) -> Report:
-    report = bnlint.torch.recalibration_gap(model, loader, isolated=True, **options)
-    assert not report.crashes and not report.trouble
-    return report
-
-
-def test_statistics_of_the_data_itself_pass(healthy: Any) -> None:
-    assert not gap(healthy, data()).findings
-
-
-def test_wrong_statistics_that_look_well_are_found(healthy: Any) -> None:
-    """No rule that looks at the model alone can see it."""
-    model = copy.deepcopy(healthy)
-    with torch.no_grad():
-        model.train()
-        for images, _ in data(60, brightness=0.4, scale=1.5):
-            model(images)
-    assert not [finding for finding in check(model).findings if str(finding.gravity) != "info"]
-    loud = {layer for finding in gap(model, data()).findings for layer in finding.location.layers}
-    assert "bn1" in loud
-    torch.optim.swa_utils.update_bn(data(), model)
-    assert not gap(model, data()).findings, "the fix it prints"
-
-
-def test_statistics_that_were_never_updated_are_an_error(healthy: Any) -> None:
-    model = copy.deepcopy(healthy)
-    reset(model)
-    report = gap(model, data())
-    assert "error" in {str(finding.gravity) for finding in report.findings}
-    assert report.failed
-
-
-def test_the_statistics_are_those_of_update_bn(healthy: Any) -> None:
-    torch.manual_seed(3)
-    given = list(data(17))
-    expected = copy.deepcopy(healthy)
-    torch.optim.swa_utils.update_bn(given, expected)
-    model = copy.deepcopy(healthy).eval()
-    reset(model)
-    (first, *_) = gap(model, given, select=["recalibration-gap"]).findings
-    assert first.location.layers == ("bn1",)
-    shifts = sorted((expected.bn1.running_mean / (1 + 1e-5) ** 0.5).abs().tolist())
-    assert first.evidence["shift"] == pytest.approx(shifts[-1], rel=1e-5)
-    assert first.evidence["batches"] == 17
-
-
-def test_the_model_is_put_back(healthy: Any) -> None:
-    model = nn.Sequential(copy.deepcopy(healthy), nn.Dropout(0.5), nn.BatchNorm1d(4, momentum=0.3)).eval()
-    model[0].layer1.train()
-    given = list(data(3))
-    before = state(model)[0], modes(model)
-    gap(model, given)
-    assert (state(model)[0], modes(model)) == before
-
-    def fails(net: nn.Module, inputs: Any) -> None:
-        net(inputs[0])
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        gap(model, given, forward=fails)
-    assert (state(model)[0], modes(model)) == before
-
-
-def test_few_batches_prove_nothing(healthy: Any) -> None:
-    model = copy.deepcopy(healthy)
-    reset(model)
-    report = gap(model, data(3))
-    assert report.findings and not report.failed
-    assert {str(finding.gravity) for finding in report.findings} == {"info"}
-
-
-def test_batches_come_in_several_forms(healthy: Any) -> None:
-    images = [images for images, _ in data(16)]
-    forms: list[list[Any]] = [images, [(each, 0) for each in images], [[each] for each in images]]
-    forms.append([{"x": each} for each in images])
-    model = copy.deepcopy(healthy)
-    reset(model)
-    said_of = [said(gap(model, form).findings) for form in forms]
-    said_of.append(said(gap(nn.DataParallel(model), images, forward=lambda net, each: net(each)).findings))
-    assert said_of[0] and said_of == [said_of[0]] * 5
-
-
-def test_what_cannot_be_recalibrated(healthy: Any) -> None:
-    with pytest.raises(UsageError, match="no batch"):
-        gap(healthy, [])
-    with pytest.raises(UsageError, match="no numbers"):
-        gap(nn.Sequential(nn.LazyBatchNorm2d()), data())
-    with torch.device("meta"), pytest.raises(UsageError, match="no numbers"):
-        gap(nn.BatchNorm2d(3), data())
-    report = gap(healthy, [torch.full((4, 3, 16, 16), float("nan"))])
-    assert not report.findings and "not finite" in str(report.files[0].note)
-    unused = nn.ModuleDict({"used": nn.BatchNorm2d(3), "unused": nn.BatchNorm2d(3)})
-    report = gap(unused, data(20, brightness=5.0), forward=lambda net, each: net["used"](each[0]))
-    assert {layer for finding in report.findings for layer in finding.location.layers} == {"used"}
-
-
 # -- the case ----------------------------------------------------------------------------------------------------
-
-
-class Net(nn.Module):
-    """CASES.md 2."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, 6, 3)
-        self.bn1 = nn.BatchNorm2d(6)
-        self.conv2 = nn.Conv2d(6, 16, 3)
-        self.bn2 = nn.BatchNorm2d(16)
-        self.fc = nn.Linear(16 * 6 * 6, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = max_pool2d(relu(self.bn1(self.conv1(x))), 2)
-        return self.fc(max_pool2d(relu(self.bn2(self.conv2(x))), 2).flatten(1))
 
 
 def test_the_frozen_network_that_moves() -> None:

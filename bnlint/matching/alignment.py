@@ -9,20 +9,20 @@ if TYPE_CHECKING:
     Pair = tuple[int, int, int]  # place in one sequence, place in the other, weight
 
 
-def decided_pairs(pairs: Sequence[Pair]) -> list[tuple[int, int]]:
-    """The pairs that belong to the heaviest chain in which both places grow, where no other is as good.
-
-    A place that has several partners in chains of the same weight is not decided, and left out.
-    Takes O(n log n) for n pairs.
-    """
+def optimal_pairs(pairs: Sequence[Pair]) -> list[tuple[int, int]]:
+    """The pairs that belong to a heaviest chain in which both places grow; O(n log n) for n pairs."""
     if not pairs:
         return []
     before = _heaviest_up_to(pairs)
     after = _heaviest_up_to([(-i, -j, weight) for i, j, weight in pairs])
     best = max(before)
-    optimal = [pair for k, pair in enumerate(pairs) if before[k] + after[k] - pair[2] == best]
-    partners = [_counted([i for i, _, _ in optimal]), _counted([j for _, j, _ in optimal])]
-    return [(i, j) for i, j, _ in optimal if partners[0][i] == partners[1][j] == 1]
+    return [(i, j) for k, (i, j, weight) in enumerate(pairs) if before[k] + after[k] - weight == best]
+
+
+def decided_pairs(optimal: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Those of the optimal pairs whose places have no other partner in any heaviest chain."""
+    left, right = _counted([i for i, _ in optimal]), _counted([j for _, j in optimal])
+    return [(i, j) for i, j in optimal if left[i] == right[j] == 1]
 
 
 def _heaviest_up_to(pairs: Sequence[Pair]) -> list[int]:

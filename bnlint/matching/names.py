@@ -84,15 +84,16 @@ def filled(texts: Template, numbers: Template) -> str:
     return texts[0] + "".join(number + text for number, text in zip(numbers, texts[1:], strict=True))
 
 
-def features(name: str) -> frozenset[tuple[str, int]]:
+def features(name: str, *, numbers: bool = True) -> frozenset[tuple[str, int]]:
     """The words of a name, synonyms alike, with how often they came before, and its numbers in order."""
     found: dict[str, int] = {}
     traits: list[tuple[str, int]] = []
-    numbers = 0
+    place = 0
     for word in _WORDS.findall(name[-400:]):
         if word.isdigit():
-            traits.append((word, numbers))
-            numbers += 1
+            if numbers:
+                traits.append((word, place))
+            place += 1
             continue
         word = _SYNONYMS.get(word.lower(), word.lower())
         traits.append((word, found.get(word, 0)))

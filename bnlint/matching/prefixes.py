@@ -99,7 +99,9 @@ class Claim:
             return min(named) >= 0.9 and fitting >= 0.75
         if self.wraps:
             return fitting * max(named) >= 0.5
-        return fitting >= 0.75 and (min(named) >= 0.5 if self._names_say_something() else max(named) >= 0.9)
+        if self._names_say_something():
+            return fitting >= 0.75 and min(named) >= 0.5
+        return fitting >= 0.95 and max(named) >= 0.9
 
     def described(self) -> PrefixChange:
         """The change, for a plan."""

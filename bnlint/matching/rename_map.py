@@ -98,7 +98,7 @@ class Search:
             if module and everything <= self._homeless:
                 self._set_aside(everything, rf"^{re.escape(inside)}", inside)
                 continue
-            for key in everything & self._reserved & self._homeless:
+            for key in sorted(everything & self._reserved & self._homeless):
                 if module_of(key) == module:
                     self._set_aside({key}, rf"^{re.escape(key)}$", key)
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from bnlint.matching.alignment import decided_pairs
+from bnlint.matching.alignment import decided_pairs, optimal_pairs
 from bnlint.matching.names import ancestors, features, likeness, module_of
 from bnlint.matching.substitutions import Substitutions
+from bnlint.matching.support import shares, supported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
     from bnlint.matching.ledger import Ledger
     from bnlint.matching.names import Shape
 
     Leaves = tuple[tuple[str, Shape], ...]
 
-ROUNDS = 4  # each round knows the names that the one before has learned
+ROUNDS = 6  # each round knows the names that the one before has learned
 MODULE = 1 << 40  # one more module outweighs any likeness of names
 ALL_PAIRS = 4096  # up to so many pairs of modules with equal shapes, all are weighed; beyond, those near by
 WINDOW = 12
@@ -24,13 +25,13 @@ WINDOW = 12
 class OpenModule:
     """A module none of whose tensors has a place yet: its leaves with shapes, and its place in the file."""
 
-    __slots__ = ("features", "leaves", "name", "place")
+    __slots__ = ("leaves", "name", "place", "traits")
 
-    def __init__(self, name: str, place: int, leaves: Leaves) -> None:
+    def __init__(self, name: str, place: int, leaves: Leaves, *, numbers: bool) -> None:
         self.name = name
         self.place = place
         self.leaves = leaves
-        self.features = features(name)
+        self.traits = features(name, numbers=numbers)
 
     @property
     def thin(self) -> bool:
@@ -38,44 +39,49 @@ class OpenModule:
         return all(len(shape) < 2 for _, shape in self.leaves)
 
 
-def rename_modules(ledger: Ledger) -> dict[str, str]:
-    """Settle the modules of equal shapes that carry other names; returns source module -> target module."""
-    already = ledger.module_pairs()
+def rename_modules(ledger: Ledger) -> None:
+    """Settle the modules of equal shapes that carry other names.
+
+    Words decide first; then what they have taught of how numbers moved; only then numbers that are equal.
+    """
+    numbers = False
     for _ in range(ROUNDS):
         still_open = len(ledger.source)
         if not ledger.source or not ledger.target:
-            break
-        _along_the_file(ledger)
+            return
+        _along_the_file(ledger, numbers=numbers)
         Substitutions(ledger.module_pairs()).apply(ledger)
-        _inside_known_blocks(ledger)
+        _inside_known_blocks(ledger, numbers=numbers)
         if len(ledger.source) == still_open:
-            break
-    return {module: other for module, other in ledger.module_pairs().items() if module not in already}
+            if numbers:
+                return
+            numbers = True
 
 
-def _along_the_file(ledger: Ledger) -> None:
-    source, target = _open_modules(ledger)
+def _along_the_file(ledger: Ledger, *, numbers: bool) -> None:
+    source, target = _open_modules(ledger, numbers=numbers)
     _settle(ledger, source, target, _anchors(ledger))
 
 
-def _inside_known_blocks(ledger: Ledger) -> None:
+def _inside_known_blocks(ledger: Ledger, *, numbers: bool) -> None:
     """Align what is left inside blocks whose partner is known: there the order in the file may differ."""
     partners = _block_partners(ledger.module_pairs())
-    blocks = set(partners.values())
-    source, target = _open_modules(ledger)
-    inside_source: dict[str, list[OpenModule]] = {}
-    for module in source:
-        block = next((each for each in ancestors(module_of(module.name)) if each in partners), None)
-        if block is not None:
-            inside_source.setdefault(partners[block], []).append(module)
-    inside_target: dict[str, list[OpenModule]] = {}
-    for module in target:
+    source, target = _open_modules(ledger, numbers=numbers)
+    inside_source = _by_block(source, partners)
+    inside_target = _by_block(target, set(partners.values()))
+    for block, modules in inside_source.items():
+        if partners[block] in inside_target:
+            _settle(ledger, modules, inside_target[partners[block]], [])
+
+
+def _by_block(modules: Iterable[OpenModule], blocks: Container[str]) -> dict[str, list[OpenModule]]:
+    """The modules by the innermost of these blocks that they are in."""
+    inside: dict[str, list[OpenModule]] = {}
+    for module in modules:
         block = next((each for each in ancestors(module_of(module.name)) if each in blocks), None)
         if block is not None:
-            inside_target.setdefault(block, []).append(module)
-    for block, modules in inside_source.items():
-        if block in inside_target:
-            _settle(ledger, modules, inside_target[block], [])
+            inside.setdefault(block, []).append(module)
+    return inside
 
 
 def _block_partners(modules: Mapping[str, str]) -> dict[str, str]:
@@ -88,22 +94,24 @@ def _block_partners(modules: Mapping[str, str]) -> dict[str, str]:
     return {block: max(counts, key=lambda its: counts[its]) for block, counts in votes.items()}
 
 
-def _open_modules(ledger: Ledger) -> tuple[list[OpenModule], list[OpenModule]]:
+def _open_modules(ledger: Ledger, *, numbers: bool) -> tuple[list[OpenModule], list[OpenModule]]:
     settled = ledger.module_pairs()
     return (
-        _grouped(ledger.source, ledger.source_modules, settled),
-        _grouped(ledger.target, ledger.target_modules, set(settled.values())),
+        _grouped(ledger.source, ledger.source_modules, settled, numbers=numbers),
+        _grouped(ledger.target, ledger.target_modules, set(settled.values()), numbers=numbers),
     )
 
 
-def _grouped(names: Mapping[str, Shape], places: Mapping[str, int], settled: Iterable[str]) -> list[OpenModule]:
+def _grouped(
+    names: Mapping[str, Shape], places: Mapping[str, int], settled: Iterable[str], *, numbers: bool
+) -> list[OpenModule]:
     leaves: dict[str, list[tuple[str, Shape]]] = {}
     for name, shape in names.items():
         module, _, leaf = name.rpartition(".")
         leaves.setdefault(module, []).append((leaf, shape))
     for module in settled:
         leaves.pop(module, None)
-    return [OpenModule(module, places[module], tuple(sorted(its))) for module, its in leaves.items()]
+    return [OpenModule(module, places[module], tuple(sorted(its)), numbers=numbers) for module, its in leaves.items()]
 
 
 def _anchors(ledger: Ledger) -> list[tuple[int, int, int]]:
@@ -119,15 +127,22 @@ def _settle(
     """Settle the pairs of an alignment that nothing else could replace and that have support."""
     by_place = {module.place: module for module in source}
     others = {module.place: module for module in target}
-    pairs = decided_pairs([*anchors, *_candidates(source, target)])
-    chosen = [(by_place[i], others[j]) for i, j in pairs if i in by_place and j in others]
-    neighbours = {
+    optimal = [
+        (i, j) for i, j in optimal_pairs([*anchors, *_candidates(source, target)]) if i in by_place and j in others
+    ]
+    chosen = [(by_place[i], others[j]) for i, j in decided_pairs(optimal)]
+    seen_from_source = shares([by_place[i] for i in {i for i, _ in optimal}], source)
+    seen_from_target = shares([others[j] for j in {j for _, j in optimal}], target)
+    for i, j in supported(chosen, seen_from_source, seen_from_target, _settled_places(ledger)):
+        for leaf, _ in by_place[i].leaves:
+            ledger.pair(_joined(by_place[i].name, leaf), _joined(others[j].name, leaf))
+
+
+def _settled_places(ledger: Ledger) -> set[tuple[int, int]]:
+    return {
         (ledger.source_modules[module_of(name)], ledger.target_modules[module_of(other)])
         for name, other in ledger.pairs.items()
     }
-    for module, other in _supported(chosen, source, target, neighbours):
-        for leaf, _ in module.leaves:
-            ledger.pair(_joined(module.name, leaf), _joined(other.name, leaf))
 
 
 def _candidates(source: Sequence[OpenModule], target: Sequence[OpenModule]) -> list[tuple[int, int, int]]:
@@ -137,7 +152,7 @@ def _candidates(source: Sequence[OpenModule], target: Sequence[OpenModule]) -> l
         for module in modules:
             alike.setdefault(module.leaves, ([], []))[side].append(module)
     return [
-        (module.place, others[k].place, MODULE + likeness(module.features, others[k].features))
+        (module.place, others[k].place, MODULE + likeness(module.traits, others[k].traits))
         for modules, others in alike.values()
         for rank, module in enumerate(modules)
         for k in _near(rank, len(modules), len(others))
@@ -151,75 +166,6 @@ def _near(rank: int, count: int, others: int) -> Iterable[int]:
     return {
         k for centre in centres for k in range(max(0, centre - WINDOW), min(others, centre + WINDOW + 1))
     }  # fmt: skip
-
-
-def _supported(
-    chosen: Sequence[tuple[OpenModule, OpenModule]],
-    source: Sequence[OpenModule],
-    target: Sequence[OpenModule],
-    neighbours: set[tuple[int, int]],
-) -> list[tuple[OpenModule, OpenModule]]:
-    """Those pairs that are no coincidence of widths.
-
-    Either the module before or after it is paired alike, or it has more than vectors and of the open
-    modules beside it, on both sides, at least half have found a partner, as have, on one side at
-    least, half of those in every block around it.
-    """
-    shares = (
-        _shares([module for module, _ in chosen], source),
-        _shares([other for _, other in chosen], target),
-    )
-    firm = neighbours | {
-        (module.place, other.place)
-        for module, other in chosen
-        if not module.thin and _covered(*(shares[k][module_of(each.name)] for k, each in enumerate((module, other))))
-    }
-    forward = _reached(chosen, firm, -1)
-    backward = _reached(reversed(chosen), firm, 1)
-    supported = forward | backward
-    return [(module, other) for module, other in chosen if (module.place, other.place) in supported]
-
-
-def _reached(
-    chosen: Iterable[tuple[OpenModule, OpenModule]], firm: set[tuple[int, int]], step: int
-) -> set[tuple[int, int]]:
-    """The firm places and those next to them, one after the other, in the order of `chosen`."""
-    reached = set(firm)
-    for module, other in chosen:
-        if (module.place + step, other.place + step) in reached:
-            reached.add((module.place, other.place))
-    return reached
-
-
-def _covered(source: Sequence[float], target: Sequence[float]) -> bool:
-    return source[0] >= 0.5 and target[0] >= 0.5 and max(min(source), min(target)) >= 0.5
-
-
-def _shares(chosen: Sequence[OpenModule], every: Sequence[OpenModule]) -> dict[str, list[float]]:
-    """For each parent of open modules the share of them that was chosen, then the same for each block around it."""
-    parents = [module_of(module.name) for module in every]
-    found = _counted(block for module in chosen for block in _around(module_of(module.name)))
-    all_of_them = _counted(block for parent in parents for block in _around(parent))
-    beside_found, beside = _counted(module_of(module.name) for module in chosen), _counted(parents)
-    return {
-        parent: [
-            beside_found.get(parent, 0) / beside[parent],
-            *(found.get(block, 0) / all_of_them[block] for block in _around(parent)),
-        ]
-        for parent in beside
-    }
-
-
-def _around(parent: str) -> list[str]:
-    """A module, the blocks around it, and the model as a whole."""
-    return [*ancestors(parent), ""]
-
-
-def _counted(parents: Iterable[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for parent in parents:
-        counts[parent] = counts.get(parent, 0) + 1
-    return counts
 
 
 def _joined(module: str, leaf: str) -> str:

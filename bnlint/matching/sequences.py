@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bnlint.matching.alignment import decided_pairs
+from bnlint.matching.alignment import decided_pairs, optimal_pairs
 from bnlint.matching.names import heads
 
 TYPE_CHECKING = False
@@ -69,4 +69,4 @@ def _by_order(children: Children, others: Children) -> dict[str, str]:
     if len(pairs) > PAIRS_LIMIT:
         return {}
     numbers, other_numbers = list(children), list(others)
-    return {numbers[i]: other_numbers[j] for i, j in decided_pairs(pairs)}
+    return {numbers[i]: other_numbers[j] for i, j in decided_pairs(optimal_pairs(pairs))}

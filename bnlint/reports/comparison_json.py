@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from typing import Any, TextIO
 
     from bnlint.comparison import Course, Drift, Family, Series, SideBySide
-    from bnlint.model.key_plan import PrefixChange
 
     Record = dict[str, Any]
 
@@ -73,8 +72,8 @@ def _keys(pair: SideBySide) -> Record:
         "of_target": len(pair.pair.target.tensors),
         "matched": len(plan.renames),
         "exact": plan.exact,
-        "prefixes": [{**_prefix(change), "keys": change.keys} for change in plan.prefixes],
-        "undecided": [_prefix(change) for change in plan.undecided],
+        "prefixes": [{**_prefix(change.strip, change.add), "keys": change.keys} for change in plan.prefixes],
+        "undecided": [_prefix(change.strip, change.add) for change in plan.undecided],
         "dropped": _names(plan.dropped),
         "moved": _renames(plan.moved),
         "renames": _renames(plan.renames),
@@ -148,8 +147,8 @@ def _verdicts(drifts: Iterable[Drift]) -> dict[str, int]:
     return counts
 
 
-def _prefix(change: PrefixChange) -> Record:
-    return {"strip": well_formed(change.strip), "add": well_formed(change.add)}
+def _prefix(strip: str, add: str) -> Record:
+    return {"strip": well_formed(strip), "add": well_formed(add)}
 
 
 def _families(families: Iterable[Family]) -> list[Record]:

@@ -31,7 +31,7 @@ def built(factory: str) -> nn.Module:
     if callable(made) and not isinstance(made, nn.Module):
         made = _called(made)
     if not isinstance(made, nn.Module):
-        raise CannotBuild(f"gave a {type(made).__name__} and no torch.nn.Module")
+        raise CannotBuild(f"gave {type(made).__name__}, no torch.nn.Module")
     return made
 
 
