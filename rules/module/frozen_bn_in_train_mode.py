@@ -51,7 +51,8 @@ def frozen_bn_in_train_mode(module: BatchNormModule) -> Iterator[Finding]:
                     module.eval()
 
     When this is fine:
-        Methods that adapt the statistics on purpose (AdaBN, TENT). For a layer without parameters
+        Methods that adapt the statistics on purpose (AdaBN, TENT), and networks that follow another
+        without a gradient, such as momentum encoders (MoCo, BYOL). For a layer without parameters
         (affine=False) the layer before it is looked at.
     """
     frozen = module.frozen or (not module.requires_grad and all_frozen(module.preceding))
