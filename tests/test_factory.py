@@ -200,6 +200,14 @@ def test_a_model_and_a_reference_are_two_pairs(wrapped: Path, capfd: pytest.Capt
     assert kinds == [("pair", "against plain.pth"), ("pair", "against app.nets")]
 
 
+def test_compare_shows_the_model_and_says_that_code_ran(wrapped: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "wrapped.pth", "--model", "app.nets:resnet"]) == 0
+    captured = capfd.readouterr()
+    assert captured.err == ""
+    assert "ran your code to build the model" in captured.out
+    assert 'key.removeprefix("module.")' in captured.out
+
+
 @pytest.mark.parametrize("command", [["check", "plain.pth"], ["compare", "plain.pth"], ["keys"]])
 def test_a_model_that_is_not_built_is_exit_code_2(
     wrapped: Path, capfd: pytest.CaptureFixture[str], command: list[str]

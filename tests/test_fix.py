@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import signal
 import struct
 import subprocess
@@ -356,6 +357,15 @@ def lightning(network: ResNet) -> dict:
     }
 
 
+@pytest.mark.parametrize("version", [float("nan"), 2, "two"])
+def test_metadata_of_any_kind_is_carried_over(fix, version: object) -> None:
+    weights = nn.Sequential(nn.BatchNorm2d(4)).state_dict()
+    weights._metadata["0"]["version"] = version
+    torch.save(weights, "old.pth")
+    fix("old.pth", "--add-prefix", "x", "-o", "new.pth")
+    assert repr(load("new.pth")._metadata["x.0"]) == repr({"version": version})
+
+
 def test_one_state_dict_changes_and_its_neighbours_do_not(network: ResNet, fix) -> None:
     checkpoint = lightning(copy.deepcopy(network))
     torch.save(checkpoint, "old.ckpt")
@@ -682,6 +692,14 @@ def test_a_full_disk_leaves_nothing_behind(network: ResNet, folder: Path) -> Non
     assert running.returncode == 2
     assert complaint == "bnlint: new.pth: cannot be written: File too large\n"
     assert os.listdir() == ["old.pth"]
+
+
+def test_a_disk_without_room_is_said_before_the_work(fix, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_checkpoint("old.safetensors", "m.bn")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))
+    said = fix("old.safetensors", "--strip-prefix", "m", "-o", "new.safetensors", code=2)
+    assert said.err == "bnlint: new.safetensors: cannot be written: it takes 0 MB, and 0 MB are free\n"
+    assert os.listdir() == ["old.safetensors"]
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(28, "No space left on device")])

@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
             with _ended_politely():
                 size = fix.write(said.output, force=said.force)
             _sum_up(fix)
-            _say(f"wrote {said.output} ({size / 1e6:.1f} MB), and read it again: all else is the same, bit for bit")
+            _say(f"wrote {said.output} ({size / 1e6:.1f} MB); read again, its state dicts are as planned, bit for bit")
         for edit in fix.edits:
             for line in beyond_repair(edit, said.output or said.path):
                 _say(line)

@@ -71,7 +71,7 @@ class Fix:
             verify(unfinished, self._checkpoint, self.edits)
 
         try:
-            return write_new(path, self._write, read_again, force=force)
+            return write_new(path, self._write, read_again, expected=os.path.getsize(self.path), force=force)
         except UnreadableFile as problem:
             raise UsageError(f"{self.path}: {problem}{self._conversion(problem)}") from None
         except RecursionError:

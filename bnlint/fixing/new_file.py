@@ -24,11 +24,14 @@ def expect_new(path: str, force: bool, inputs: Iterable[str]) -> None:
     expect_writable(path, force)
 
 
-def write_new(path: str, write: Callable[[Write], object], verify: Callable[[str], object], *, force: bool) -> int:
-    """Write a file, have it verified, and give it its name; returns its size.
+def write_new(
+    path: str, write: Callable[[Write], object], verify: Callable[[str], object], *, expected: int, force: bool
+) -> int:
+    """Write a file of some `expected` bytes, have it verified, and give it its name; returns its size.
 
     UsageError where that cannot be done. Whatever goes wrong, or interrupts it, there is nothing new at `path`.
     """
+    _expect_room(path, expected)
     unfinished = f"{path}.{os.urandom(4).hex()}.part"
     try:
         with open(os.open(unfinished, _FLAGS, 0o666), "wb", buffering=_BUFFER) as file:
@@ -45,6 +48,18 @@ def write_new(path: str, write: Callable[[Write], object], verify: Callable[[str
         _remove(unfinished)
     _sync_folder(os.path.dirname(path) or os.curdir)
     return size
+
+
+def _expect_room(path: str, nbytes: int) -> None:
+    """UsageError where the disk has not enough room: better said before the work than after it."""
+    from shutil import disk_usage
+
+    try:
+        free = disk_usage(os.path.dirname(path) or os.curdir).free
+    except OSError:
+        return  # writing will say it
+    if free < nbytes:
+        raise UsageError(f"{path}: cannot be written: it takes {nbytes >> 20} MB, and {free >> 20} MB are free")
 
 
 def _remove(path: str) -> None:

@@ -55,11 +55,14 @@ def _compare(edit: Edit, found: StateDict, seen: set[tuple[int, int]]) -> None:
     for name, tensor in wanted.items():
         if not _same(tensor, found.tensors[name], seen):
             raise _difference(f"{name[:80]!r} is not what it should be")
-    before = edit.state_dict.metadata
-    if before is not None and dict(found.metadata or {}) != {
-        new: before[module] for module, new in edit.metadata().items()
-    }:
+    if _modules(edit) != {name: found.versions.get(name) for name in found.metadata or {}}:
         raise _difference("its _metadata is not what it should be")
+
+
+def _modules(edit: Edit) -> dict[str, int | None]:
+    """The modules that `_metadata` names in the new file, with their versions."""
+    versions = edit.state_dict.versions
+    return {new: versions.get(module) for module, new in edit.metadata().items()}
 
 
 def _same(wanted: Tensor | NewTensor, found: Tensor, seen: set[tuple[int, int]]) -> bool:

@@ -71,8 +71,10 @@ def write_series(
 
 
 def _read(pair: SideBySide) -> str:
+    if pair.pair.kind == "model":
+        return "ran your code to build the model; read keys and BatchNorm, all that a model has"
     if not pair.pair.into_checkpoint:
-        return "read keys and BatchNorm: a model and a contract have no other numbers"
+        return "read keys and BatchNorm, all that a contract has"
     if pair.pair.shallow:
         return "read keys and BatchNorm only (--shallow): nobody knows whether other weights are equal"
     return "read every weight (the default; --shallow reads keys and BatchNorm only)"
