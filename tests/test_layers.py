@@ -27,6 +27,7 @@ MAY_KNOW = {
     "comparing": {*FACTS, "engine", "matching", "model", "pairing", "readers", "report", "ruleset", "settings"},
     "comparison": {*FACTS, "comparing", "matching", "model", "pairing"},
     "factory": {*FACTS, "model", "readers"},
+    "fixing": {*FACTS, "comparing", "matching", "model", "outputs", "pairing", "readers"},
     "report": {*FACTS, "ruleset"},
     "reports": {*FACTS, "comparison", "explanation", "fingerprint", "report", "ruleset"},
     "outputs": {*FACTS, "nearest", "report", "reports"},
