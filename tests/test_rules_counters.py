@@ -216,6 +216,54 @@ def test_a_count_that_stopped_halfway_is_possible(path: str) -> None:
     assert {(finding.severity, finding.certain) for finding in findings} == {(Severity.INFO, False)}
 
 
+def pretrained_net(count: int) -> Any:
+    """The first two blocks are frozen; all of it counted before."""
+    net = small_net()
+    for layer in (net[1], net[4], net[7]):
+        layer.num_batches_tracked.fill_(count)
+    freeze(net)
+    return net
+
+
+@pytest.mark.parametrize("pretraining", [7, 500_000])
+def test_counts_that_may_all_come_from_pretraining_are_possible(path: str, pretraining: int) -> None:
+    net = pretrained_net(pretraining)
+    optimizer = train(net, OPTIMIZERS["adam"](net.parameters()))
+    findings = found("frozen-bn-counted-batches", save(path, net, optimizer))
+    assert layers(findings) == FROZEN
+    assert {(finding.severity, finding.certain) for finding in findings} == {(Severity.INFO, False)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "layout"), [("adam", "plain"), ("sgd-momentum", "plain"), ("sgd-momentum", "lightning")]
+)
+def test_trained_layers_that_are_ahead_by_the_steps_show_that_the_frozen_ones_stood_still(
+    path: str, kind: str, layout: str
+) -> None:
+    net = pretrained_net(500_000)
+    optimizer = train(net, OPTIMIZERS[kind](net.parameters()), frozen_in_eval=True)
+    assert net[7].num_batches_tracked == 500_020
+    assert not found("frozen-bn-counted-batches", save(path, net, optimizer, layout=layout))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_sgd_with_all_of_batchnorm_in_eval_mode_is_possible_at_most(path: str, layout: str) -> None:
+    net = pretrained_net(500_000)
+    net.train = lambda mode=True: type(net).train(net, False)  # norm_eval
+    optimizer = train(net, OPTIMIZERS["sgd-momentum"](net.parameters()))
+    assert {int(net[i].num_batches_tracked) for i in (1, 4, 7)} == {500_000}
+    findings = found("frozen-bn-counted-batches", save(path, net, optimizer, layout=layout))
+    assert {(finding.severity, finding.certain) for finding in findings} == {(Severity.INFO, False)}
+
+
+def test_several_batches_per_step_and_sgd_are_possible_where_the_file_counts_steps(path: str) -> None:
+    net = small_net()
+    freeze(net)
+    optimizer = train(net, OPTIMIZERS["sgd-momentum"](net.parameters()), batches=4)
+    (first, *_) = found("frozen-bn-counted-batches", save(path, net, optimizer, layout="lightning"))
+    assert not first.certain
+
+
 def test_two_models_with_an_optimizer_each(path: str) -> None:
     """A GAN: the generator's optimizer says nothing of the discriminator."""
     generator, discriminator = small_net(), nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Flatten())
@@ -300,6 +348,17 @@ def test_missing_counters_are_a_warning_where_a_strict_load_fails(path: str, in_
         assert not in_place
         assert findings[0].severity == (Severity.WARNING if only else Severity.INFO)
         assert ("loads fine" in findings[0].message) == (not only)
+
+
+def test_the_fix_of_a_file_that_does_not_load_makes_it_load(path: str) -> None:
+    torch.save(without_counters(small_net(), in_place=True, only="1."), path)
+    (finding,) = found("missing-num-batches-tracked", path)
+    assert finding.message.startswith("1 of 3 BatchNorm layers has no num_batches_tracked")
+    assert finding.fix is not None and 'sd[f"{name}.num_batches_tracked"] = torch.tensor(0)' in finding.fix
+    sd, model = torch.load(path), small_net()
+    model.load_state_dict(dict(sd.items()))
+    sd["1.num_batches_tracked"] = torch.tensor(0)
+    model.load_state_dict(sd)
 
 
 @pytest.mark.parametrize("legacy", [True, False])
