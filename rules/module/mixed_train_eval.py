@@ -14,6 +14,8 @@ from bnlint import BatchNormModule, Finding, ModuleTree, Severity, rule
         model(False, [None, False]),
         model(False, []),
         model(False, [True, False], origin="torchscript"),  # saved-in-train-mode speaks
+        model(False, [True, False], origin="live", track_running_stats=False),
+        model(True, [False, False], track_running_stats=False),
     ],
     bad=lambda: [
         model(False, [True, False]),
@@ -40,11 +42,16 @@ def mixed_train_eval(model: ModuleTree) -> Iterator[Finding]:
 
     When this is fine:
         Fine-tuning and detection train with BatchNorm in eval mode: that is only listed. Test-time
-        adaptation runs it in train mode on purpose.
+        adaptation runs it in train mode on purpose. Layers built with track_running_stats=False compute
+        the same in both modes and are not reported.
     """
     if model.origin not in ("pickle", "live"):
         return
-    other = [module for module in model.batchnorms if module.training is (not model.training)]
+    other = [
+        module
+        for module in model.batchnorms
+        if module.training is (not model.training) and module.track_running_stats is not False
+    ]
     evidence = {"batchnorms": len(model.batchnorms), "in_the_other_mode": len(other)}
     if model.training is False:
         for module in other:
@@ -60,6 +67,11 @@ def mixed_train_eval(model: ModuleTree) -> Iterator[Finding]:
         )
 
 
-def model(training: bool | None, modes: list[bool | None], origin: str = "pickle") -> ModuleTree:
-    layers = [BatchNormModule(f"layer{i}.bn", training=mode, origin=origin) for i, mode in enumerate(modes)]
+def model(
+    training: bool | None, modes: list[bool | None], origin: str = "pickle", track_running_stats: bool = True
+) -> ModuleTree:
+    layers = [
+        BatchNormModule(f"layer{i}.bn", training=mode, origin=origin, track_running_stats=track_running_stats)
+        for i, mode in enumerate(modes)
+    ]
     return ModuleTree("Net", layers, training=training, origin=origin)
