@@ -29,7 +29,8 @@ PLAIN = {"weight": None, "bias": None}  # affine=False
         model(**AFTER_TWO),
         model(**AFTER_TWO, **PLAIN),
         model(**{**AFTER_TWO, "bias": [0.0009] * 4}),
-        model(**{**AFTER_TWO, "bias": [0.0025] * 4, "num_batches_tracked": 7}),
+        model(**{**AFTER_TWO, "bias": [0.0025] * 4, "num_batches_tracked": 7}),  # possible: or momentum was None
+        model(**{**AFTER_TWO, "num_batches_tracked": 7}, assumed=Assumed(momentum=0.1)),
         model(**{**AFTER_TWO, "num_batches_tracked": 28}),
         model(**{**AFTER_TWO, "num_batches_tracked": 200}, assumed=Assumed(momentum=0.01)),
         state_dict([batchnorm("backbone.bn"), batchnorm("head.bn", **AFTER_TWO)]),
@@ -50,6 +51,8 @@ def undertrained_stats(layers: StateDict, *, initial: float = 0.05, moved: float
     (1 - momentum) of every variance, so a running_var below (1 - momentum) ** n anywhere in the file
     shows that it counts something else (an EMA that skips integers, as ultralytics has it; a
     conversion; update_bn). momentum is not in a state dict; 0.1 is assumed unless you say otherwise.
+    A lowest running_var of just (1 - momentum) ** n confirms it; otherwise the finding is possible, as
+    update_bn with a cumulative average (momentum None) leaves nothing of the start after one batch.
 
     Common causes:
         A training that ended after a few batches (the test checkpoints of chemprop#607); momentum of
@@ -78,10 +81,14 @@ def undertrained_stats(layers: StateDict, *, initial: float = 0.05, moved: float
             continue  # untrained
         if not biases and all(map(saw_zeros_once, same)):
             continue
+        doubt = (
+            None if same[0].momentum_known or any(map(confirmed, same)) else f"whether momentum is {same[0].momentum:g}"
+        )
+        untrained = None if biases else "whether the layers were trained, they have no bias"
         yield Finding(
             layers.at(layer.name for layer in same),
             f"num_batches_tracked is {batches} in {len(same)} of {len(layers.batchnorms)} BatchNorm layers:"
-            f" {share:.0%} of running_mean and running_var are still the initial 0 and 1"
+            f" {'up to ' if doubt else ''}{share:.0%} of running_mean and running_var are still the initial 0 and 1"
             f" (limit {initial:.0%}, {momentum(same[0])}), the lowest running_var is {lowest:.3g}",
             evidence={
                 "layers": len(same),
@@ -91,7 +98,7 @@ def undertrained_stats(layers: StateDict, *, initial: float = 0.05, moved: float
                 "lowest": lowest,
                 **same[0].assumptions("momentum"),
             },
-            unknown=None if biases else "whether the layers were trained, they have no bias",
+            unknown=" and ".join(filter(None, (doubt, untrained))) or None,
         )
 
 
@@ -105,8 +112,18 @@ def believable(layer: BatchNorm) -> bool:
     """False where a variance is smaller than so few batches could have made it."""
     if layer.running_var is None:
         return True
-    rounding = 1e-3 if layer.running_var.dtype in ("float32", "float64") else 2e-2
-    return layer.running_var.min >= left(layer) * (1 - rounding)
+    return layer.running_var.min >= left(layer) * (1 - (1e-3 if exact(layer) else 2e-2))
+
+
+def confirmed(layer: BatchNorm) -> bool:
+    """True where the smallest variance is what this momentum leaves of the initial 1."""
+    if layer.running_var is None:
+        return False
+    return layer.running_var.min <= left(layer) * (1.01 if exact(layer) else 1.02)
+
+
+def exact(layer: BatchNorm) -> bool:
+    return layer.stats_dtype in ("float32", "float64")
 
 
 def averaged(layers: StateDict) -> bool:
