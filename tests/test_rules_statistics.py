@@ -343,6 +343,16 @@ def test_what_was_assumed_is_said() -> None:
     assert finding.severity == Severity.WARNING
 
 
+def test_a_variance_above_what_is_left_of_the_first_one_does_not_show_the_momentum() -> None:
+    """update_bn averages cumulatively: seven batches whose variances happen to be above 0.9 ** 7."""
+    averaged = {"running_mean": [0.3] * 4, "running_var": [0.55, 0.9, 1.0, 1.1], "num_batches_tracked": 7}
+    (finding,) = from_said("undertrained-stats", state_dict([layer("bn1", averaged)]))
+    assert (finding.unknown, finding.severity) == ("whether momentum is 0.1", Severity.WARNING)
+    assert "up to 48% of running_mean and running_var are still" in finding.message
+    (finding,) = from_said("undertrained-stats", state_dict([layer("bn1", averaged, PLAIN)]))
+    assert finding.unknown == "whether momentum is 0.1 and whether the layers were trained, they have no bias"
+
+
 # -- torch as the oracle -----------------------------------------------------------------------------
 
 
@@ -423,6 +433,27 @@ def test_an_average_over_parameters_of_torch() -> None:
     copied = average.state_dict()  # type: ignore[attr-defined]
     assert loud(live, of_torch(copied, key="ema", role="ema")) == {("stale-ema-stats", "warning")}
     assert loud(of_torch(copied)) == {("default-running-stats", "warning")}
+
+
+@pytest.mark.parametrize(
+    ("live", "copy"),
+    [
+        ("model", "ema.module"),
+        ("model", "model_ema.module"),
+        ("model", "ema_model.module"),
+        ("module.encoder_q", "module.encoder_k"),
+    ],
+)
+def test_an_average_in_the_same_state_dict_under_other_wrappers(live: str, copy: str) -> None:
+    torch = pytest.importorskip("torch")
+    net, average = trained_by_torch(40), trained_by_torch(0, seed=1)
+    with torch.no_grad():
+        for behind, ahead in zip(average.parameters(), net.parameters(), strict=True):  # type: ignore[attr-defined]
+            behind.copy_(ahead)
+        average[1].num_batches_tracked.fill_(40)  # type: ignore[index]
+    both = {f"{live}.{key}": value for key, value in net.state_dict().items()}  # type: ignore[attr-defined]
+    both |= {f"{copy}.{key}": value for key, value in average.state_dict().items()}  # type: ignore[attr-defined]
+    assert loud(of_torch(both)) == {("stale-ema-stats", "warning")}
 
 
 def test_a_cast_to_half_of_torch() -> None:

@@ -15,6 +15,8 @@ from bnlint import (
 )
 
 AVERAGES = {"ema", "teacher", "target", "averaged", "momentum"}  # words in the name of a copy that follows a model
+WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+FOLLOWS = {"encoder_k": "encoder_q", "key_encoder": "query_encoder"}  # MoCo: the keys follow the queries
 RESET = {"running_mean": [0.0] * 4, "running_var": [1.0] * 4}
 UNTOUCHED = {"weight": [1.0] * 4, "bias": [0.0] * 4}
 PLAIN = {"weight": None, "bias": None}  # affine=False
@@ -32,6 +34,9 @@ PLAIN = {"weight": None, "bias": None}  # affine=False
         with_ema(batchnorm("bn1", **RESET), batchnorm("other.bn1")),
         in_one(batchnorm("student.bn1"), batchnorm("teacher.bn1")),
         in_one(batchnorm("stem.bn1"), batchnorm("student.bn1", **RESET)),
+        in_one(batchnorm("model.bn1", **RESET), batchnorm("model.layer1.bn1"), batchnorm("ema.module.layer1.bn1")),
+        in_one(batchnorm("module.encoder_q.bn1", **RESET), batchnorm("module.encoder_k.bn1")),
+        in_one(batchnorm("module.stem.bn1"), batchnorm("module.encoder_k.bn1", **RESET)),
         since_pretraining(batchnorm("bn1", bias=[0.2] * 4, running_mean=[0.3] * 4)),  # both moved
         since_pretraining(batchnorm("bn1")),  # an average that was never updated
     ],
@@ -43,6 +48,11 @@ PLAIN = {"weight": None, "bias": None}  # affine=False
         in_one(batchnorm("student.bn1"), batchnorm("teacher.bn1", **RESET)),
         in_one(batchnorm("critic.net.1"), batchnorm("critic_target.net.1", **RESET)),
         in_one(batchnorm("net.bn1"), batchnorm("model_ema.net.bn1", **RESET)),
+        *(
+            in_one(batchnorm("model.layer1.0.bn1"), batchnorm(f"{copy}.layer1.0.bn1", **RESET))
+            for copy in ("ema.module", "model_ema.module", "ema_model.module", "ema._orig_mod.module")
+        ),
+        in_one(batchnorm("module.encoder_q.bn1"), batchnorm("module.encoder_k.bn1", **RESET)),
         since_pretraining(batchnorm("bn1", bias=[0.2] * 4)),  # its buffers are still those of the reference
     ],
 )
@@ -116,20 +126,33 @@ def followed(file: Checkpoint, layer: BatchNorm) -> BatchNorm | None:
 
 
 def namesakes(layer: BatchNorm) -> list[BatchNorm]:
-    """The layers of the same state dict that it follows by its name: "student.bn1" for "teacher.bn1"."""
-    rest = after_average(layer.name)
+    """The layers of the same state dict that it follows by its name: "student.bn1" for "teacher.bn1".
+
+    Both may be wrapped: "model.bn1" for "ema.module.bn1". Of several that end alike, the outermost.
+    """
+    parts = layer.name.split(".")
+    if any(part in FOLLOWS for part in parts):
+        live = layer.state_dict.batchnorm(".".join(FOLLOWS.get(part, part) for part in parts))
+        return [live] if live else []
+    rest = after_average(parts)
     if rest is None:
         return []
-    return [other for other in layer.state_dict.batchnorms if f".{other.name}".endswith(f".{rest}")]
+    others = [other for other in layer.state_dict.batchnorms if other is not layer and other.real_stats]
+    alike = [other for other in others if f".{unwrapped(other.name.split('.'))}".endswith(f".{rest}")]
+    outermost = min((other.name.count(".") for other in alike), default=0)
+    return [other for other in alike if other.name.count(".") == outermost]
 
 
-def after_average(name: str) -> str | None:
-    """What follows the part of the name that says "average", None where no part does."""
-    parts = name.split(".")
+def after_average(parts: list[str]) -> str | None:
+    """What follows the part of a name that says "average", None where no part does."""
     for place, part in enumerate(parts):
         if AVERAGES.intersection(part.lower().split("_")):
-            return ".".join(parts[place + 1 :])
+            return unwrapped(parts[place + 1 :])
     return None
+
+
+def unwrapped(parts: list[str]) -> str:
+    return ".".join(part for part in parts if part not in WRAPPERS)
 
 
 def with_ema(copy: BatchNorm, live: BatchNorm | None = None) -> Checkpoint:
