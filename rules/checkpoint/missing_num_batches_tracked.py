@@ -1,8 +1,14 @@
 from collections.abc import Iterator
 
-from bnlint import BatchNorm, Finding, Severity, StateDict, batchnorm, checkpoint, rule, state_dict
+from bnlint import BatchNorm, Checkpoint, Finding, Severity, StateDict, batchnorm, checkpoint, rule, state_dict
 
 COUNTER = "num_batches_tracked"
+FROZEN = "FrozenBatchNorm2d"
+GIVE_A_COUNT = """\
+Give the layers a count:
+    sd[f"{name}.num_batches_tracked"] = torch.tensor(0)
+or drop the version that demands one:
+    model.load_state_dict({key: value for key, value in sd.items()})"""
 
 
 @rule(
@@ -19,6 +25,7 @@ COUNTER = "num_batches_tracked"
         uncounted("bn1", metadata=version(2, "bn1")),
         state_dict([batchnorm("layer1.0.bn1"), batchnorm("layer1.0.bn2", num_batches_tracked=None)]),
         frozen_backbone(),
+        frozen_by_its_class(),
         checkpoint(uncounted("bn1"), format="torch-legacy"),
     ],
 )
@@ -61,7 +68,7 @@ def missing_num_batches_tracked(weights: StateDict) -> Iterator[Finding]:
         kind.append(layer)
     if strict_load_fails:
         why = " although _metadata has version 2 for them: a strict load fails"
-        yield lacking(weights, strict_load_fails, layers, why, Severity.WARNING)
+        yield lacking(weights, strict_load_fails, layers, why, Severity.WARNING, GIVE_A_COUNT)
     if edited:
         yield lacking(weights, edited, layers, " while every layer beside them has it", Severity.WARNING)
     if harmless:
@@ -96,19 +103,27 @@ def origin(weights: StateDict, harmless: list[BatchNorm], layers: list[BatchNorm
     if len(harmless) < len(layers):
         return "as in FrozenBatchNorm2d"
     file = weights.checkpoint
+    if file is not None and any(name.rpartition(".")[2] == FROZEN for name in file.globals):
+        return f"{FROZEN} keeps none"
     legacy = file is not None and file.format in ("torch-legacy", "torch-tar")
     return "a file older than torch 0.4.1" if legacy else "as in files older than torch 0.4.1"
 
 
 def lacking(
-    weights: StateDict, without: list[BatchNorm], layers: list[BatchNorm], why: str, severity: Severity
+    weights: StateDict,
+    without: list[BatchNorm],
+    layers: list[BatchNorm],
+    why: str,
+    severity: Severity,
+    fix: str | None = None,
 ) -> Finding:
-    have = "has" if len(layers) == 1 else "have"
+    have = "has" if len(without) == 1 else "have"
     return Finding(
         weights.at(layer.name for layer in without),
         f"{len(without)} of {len(layers)} BatchNorm layers {have} no num_batches_tracked{why}",
         evidence={"layers": len(layers), "without": len(without)},
         severity=severity,
+        fix=fix,
     )
 
 
@@ -125,3 +140,10 @@ def frozen_backbone() -> StateDict:
         [batchnorm("backbone.bn1", num_batches_tracked=None), batchnorm("backbone.bn2")],
         metadata=version(3, "backbone.bn1") | version(2, "backbone.bn2"),
     )
+
+
+def frozen_by_its_class() -> Checkpoint:
+    """A pickled model of torchvision: the file names the class."""
+    file = checkpoint(uncounted("bn1"))
+    file.globals = [f"torchvision.ops.misc.{FROZEN}"]
+    return file
