@@ -54,11 +54,11 @@ def nonfinite_weights(layers: StateDict) -> Iterator[Finding]:
         if name not in of_batchnorm and each.floating and each.storage is not None and (what := damage(each))
     }
     if damaged:
-        first = next(iter(damaged))
+        what = " or ".join(sorted(set(damaged.values())))
         yield Finding(
             layers.at((), damaged),
-            f"{first} holds {damaged[first]}" + (f", and {len(damaged) - 1} more tensors" if len(damaged) > 1 else ""),
-            evidence={"tensors": len(damaged), "what": damaged[first]},
+            f"holds {what}" if len(damaged) == 1 else f"{len(damaged)} tensors hold {what}",
+            evidence={"tensors": len(damaged), "what": what},
         )
 
 
