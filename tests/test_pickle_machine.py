@@ -10,6 +10,7 @@ from graphs import CALLS, PROTOCOLS, FileLike, run, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bnlint import UnreadableFile
 from bnlint.readers import pickle_machine, raw_pickle
 from bnlint.readers.long_bytes import TEXT, LongBytes
 from bnlint.readers.pickle_machine import PickleMachine
@@ -144,6 +145,31 @@ def test_byte_string_keys_become_text() -> None:
     machine = PickleMachine(MemorySource(pickle.dumps({b"state_dict": {b"w\xe9": b"kept"}})))
     assert machine.load() == {"state_dict": {"wé": b"kept"}}
     assert machine.python2
+
+
+LONG = "k\u00e9" * 3000
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted"),
+    [
+        *((pickle.dumps({LONG: 1}, protocol), LONG) for protocol in range(6)),
+        (pickle.dumps({LONG.encode("latin1"): 1}, 4), LONG),
+        (pickle.dumps({LONG.encode("latin1"): 1}, 2), LONG),
+        (b"(dS'" + b"x" * 600 + b"'\nI1\ns.", "x" * 600),
+        (b"}T\x58\2\0\0" + b"x" * 600 + b"I1\ns.", "x" * 600),
+        (b"ccollections\nOrderedDict\n(((X\0\x20\0\0" + b"x" * 8192 + b"I1\nlltR.", "x" * 8192),
+    ],
+)
+def test_long_keys_are_kept_as_text(data: bytes, wanted: str) -> None:
+    assert PickleMachine(MemorySource(data)).load() == {wanted: 1}
+
+
+def test_long_keys_count_against_the_memory() -> None:
+    data = b"(X\0\0\1\0" + b"x" * 65536 + b"q\0" + b"0}h\0Ns" * 1000 + b"."
+    with pytest.raises(UnreadableFile) as caught:
+        PickleMachine(MemorySource(data)).load()
+    assert caught.value.code == "limit"
 
 
 # -- names and calls -------------------------------------------------------------------------------------

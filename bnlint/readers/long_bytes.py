@@ -47,6 +47,23 @@ class LongBytes:
             raise UnreadableFile("pickle", "a string that stands for bytes is damaged", self.offset) from None
         return data
 
+    @property
+    def is_text(self) -> bool:
+        """True where it is a text to Python 3, False for bytes and the strings of Python 2."""
+        return self.written in (TEXT, ESCAPED_TEXT)
+
+    def text(self, limit: int) -> str:
+        """The text it stands for; bytes as Python 2 meant them. UnreadableFile as for `read`."""
+        if not self.is_text:
+            return self.read(limit).decode("latin1")
+        written = LongBytes(self.source, self.offset, self.nbytes).read(limit)
+        try:
+            if self.written == TEXT:
+                return written.decode("utf-8", "surrogatepass")
+            return written.decode("raw-unicode-escape")
+        except ValueError:
+            raise UnreadableFile("pickle", "a text is damaged", self.offset) from None
+
 
 def unescaped(literal: bytes) -> bytes:
     """What stands between the quotes of a Python 2 string literal; ValueError where it is damaged."""

@@ -7,22 +7,39 @@ tuples takes as long to hash as it has leaves, and those can be more than there 
 
 from __future__ import annotations
 
+from bnlint.errors import UnreadableFile
+from bnlint.readers.long_bytes import LongBytes
 from bnlint.readers.values import Opaque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from bnlint.readers.pickle_machine import PickleMachine
 
+KEY_LIMIT = 64 << 10  # bytes of a text that is a key
 _FLAT_LIMIT = 64  # items of a tuple
 _SAFE = frozenset((str, bytes, float, bool, type(None)))
 
 
 def dict_key(machine: PickleMachine, value: object) -> object:
-    """A key as it is kept: a byte string becomes text, as Python 2 meant it. TypeError as in a dict."""
+    """A key as it is kept: a byte string becomes text, as Python 2 meant it. TypeError as in a dict.
+
+    UnreadableFile `limit` for a text of more than KEY_LIMIT bytes: left out, it would take its tensor with it.
+    """
+    if type(value) is LongBytes:
+        return _long_key(machine, value)
     if type(value) is bytes:
         machine.python2 = True
         return value.decode("latin1")
     return set_member(machine, value)
+
+
+def _long_key(machine: PickleMachine, key: LongBytes) -> str:
+    if key.nbytes > KEY_LIMIT:
+        raise UnreadableFile("limit", f"a key of {key.nbytes} bytes is over the limit of {KEY_LIMIT}", key.offset)
+    machine.charge(4 * key.nbytes)  # a text takes up to 4 bytes per byte
+    if not key.is_text:
+        machine.python2 = True
+    return key.text(KEY_LIMIT)
 
 
 def set_member(machine: PickleMachine, value: object) -> object:
