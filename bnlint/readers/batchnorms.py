@@ -1,21 +1,22 @@
 """Which keys of a state dict make a BatchNorm layer, and the numbers of those layers.
 
 A group is BatchNorm when `running_mean` or `running_var` has rank 1 and `weight` and `bias`, where they are
-there, have rank 1 too. The normaliser of reinforcement learning (statistics and a `count`, no weight) is not.
+there, have rank 1 too. The normaliser of reinforcement learning is not: statistics and a `count`, or
+statistics at the root of a state dict, and no weight, bias or counter.
 """
 
 from __future__ import annotations
 
 from bnlint.errors import UnreadableFile
 from bnlint.model.batchnorm import COUNTER, LEAVES, BatchNorm
-from bnlint.model.tensor import decode
+from bnlint.model.tensor import Tensor, decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from bnlint.model.state_dict import StateDict
-    from bnlint.model.tensor import Tensor, Vector
+    from bnlint.model.tensor import Vector
 
     Group = Mapping[str, Tensor]  # by leaf
 
@@ -23,7 +24,10 @@ STATISTICS = ("running_mean", "running_var")
 # Where torch keeps what a weight is made of: parametrizations, and the hooks of pruning and weight_norm.
 _WEIGHT_ELSEWHERE = ("parametrizations.weight.original", "parametrizations.weight.original0", "weight_orig", "weight_g")
 _BIAS_ELSEWHERE = ("parametrizations.bias.original", "bias_orig")
-_NOT_NUMBERS = ("complex", "qint", "quint", "bits", "float4", "float128")
+_QUANTISED = ("qint", "quint")
+_UNREADABLE = ("complex", "bits", "float4", "float128")
+_NOT_NUMBERS = (*_QUANTISED, *_UNREADABLE)
+OPAQUE = "opaque"  # the dtype of a counter that could not be understood
 
 LAYER_LIMIT = 20_000
 CHANNEL_LIMIT = 1 << 22  # in one vector
@@ -38,6 +42,7 @@ def groups_in(
 
     `others` names layers that are known to be something else (a pickled InstanceNorm), `opaque` says what
     tensors are that could not be understood; UnreadableFile where half the statistics of a layer are such.
+    A counter that is such stays with its layer, as a tensor without numbers.
     """
     groups: dict[str, Group] = {}
     for key in tensors:
@@ -49,6 +54,8 @@ def groups_in(
                 groups[name] = group
                 if opaque:
                     _refuse_opaque(name, [opaque.get(prefix + leaf) for leaf in STATISTICS])
+                    if prefix + COUNTER in opaque:
+                        group[COUNTER] = Tensor(OPAQUE, (), None)
     return groups
 
 
@@ -58,7 +65,7 @@ def _refuse_opaque(name: str, whats: Sequence[str | None]) -> None:
             raise UnreadableFile("dtype", f"{leaf} of layer {name[:80]!r} is of an unknown type: {what}")
 
 
-def _group(tensors: Mapping[str, Tensor], prefix: str) -> Group:
+def _group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors of one layer; none where the layer is not BatchNorm."""
     group = {leaf: tensors[prefix + leaf] for leaf in LEAVES if prefix + leaf in tensors}
     for leaf, places in (("weight", _WEIGHT_ELSEWHERE), ("bias", _BIAS_ELSEWHERE)):
@@ -69,7 +76,7 @@ def _group(tensors: Mapping[str, Tensor], prefix: str) -> Group:
         return {}
     if any(len(group[leaf].shape) != 1 for leaf in ("weight", "bias") if leaf in group):
         return {}
-    if f"{prefix}count" in tensors and not {"weight", "bias", COUNTER} & group.keys():
+    if (not prefix or f"{prefix}count" in tensors) and not {"weight", "bias", COUNTER} & group.keys():
         return {}
     return group
 
@@ -84,6 +91,7 @@ def read_batchnorms(planned: Sequence[tuple[StateDict, Mapping[str, Group]]]) ->
     if len(layers) > LAYER_LIMIT:
         raise UnreadableFile("limit", f"the file has more than {LAYER_LIMIT} BatchNorm layers")
     _refuse_holes(layers)
+    _refuse_unreadable(layers)
     left_out: dict[str, list[str]] = {}
     numbered = []
     for owner, name, group in layers:
@@ -95,7 +103,9 @@ def read_batchnorms(planned: Sequence[tuple[StateDict, Mapping[str, Group]]]) ->
     vectors = _read_vectors(numbered)
     for owner, name, group in numbered:
         owner.batchnorms.append(
-            BatchNorm(name, group, {leaf: vectors[id(each)] for leaf, each in group.items()}, owner)
+            BatchNorm(
+                name, group, {leaf: vectors[id(each)] for leaf, each in group.items() if id(each) in vectors}, owner
+            )
         )
     return [_left_out(names, reason) for reason, names in left_out.items()]
 
@@ -109,12 +119,30 @@ def _refuse_holes(layers: Sequence[tuple[StateDict, str, Group]]) -> None:
 
 
 def _is_hole(tensor: Tensor) -> bool:
-    return tensor.storage is None and 0 not in tensor.shape
+    return tensor.storage is None and 0 not in tensor.shape and tensor.dtype != OPAQUE
+
+
+def _refuse_unreadable(layers: Sequence[tuple[StateDict, str, Group]]) -> None:
+    """UnreadableFile where one statistic of a layer holds numbers and the other what no BatchNorm has."""
+    for _, name, group in layers:
+        statistics = {leaf: group[leaf].dtype for leaf in STATISTICS if leaf in group}
+        if all(dtype.startswith(_NOT_NUMBERS) for dtype in statistics.values()):
+            continue
+        for leaf, dtype in statistics.items():
+            if dtype.startswith(_UNREADABLE):
+                raise UnreadableFile("dtype", f"{leaf} of layer {name[:80]!r} is {dtype}, the other statistic is not")
+
+
+def _without_numbers(leaf: str, tensor: Tensor) -> bool:
+    """True for a counter that no number can be read from; the layer stays."""
+    return leaf == COUNTER and tensor.dtype.startswith((*_NOT_NUMBERS, OPAQUE))
 
 
 def _why_without_numbers(group: Group) -> str:
     """Why nothing can be computed with a layer; "" where it can."""
     for leaf, tensor in group.items():
+        if _without_numbers(leaf, tensor):
+            continue
         if _is_hole(tensor):
             return "saved on the meta device, without data"
         if tensor.dtype.startswith(_NOT_NUMBERS):
@@ -135,6 +163,8 @@ def _read_vectors(layers: Sequence[tuple[StateDict, str, Group]]) -> dict[int, V
     numbers = 0
     for _, name, group in layers:
         for leaf, tensor in group.items():
+            if _without_numbers(leaf, tensor):
+                continue
             if len(tensor.shape) > _RANK_LIMIT or tensor.count > CHANNEL_LIMIT:
                 raise UnreadableFile("limit", f"{leaf} of layer {name[:80]!r} has a shape beyond any BatchNorm's")
             numbers += tensor.count

@@ -8,14 +8,14 @@ told apart by name and by form.
 from __future__ import annotations
 
 from bnlint.errors import UnreadableFile
-from bnlint.model.batchnorm import HOLDERS
+from bnlint.model.batchnorm import COUNTER, HOLDERS
 from bnlint.model.raw_file import Global
 from bnlint.model.state_dict import TRANSPORT
 from bnlint.model.tensor import Tensor
 from bnlint.readers import wrapper_names
 from bnlint.readers.batchnorms import STATISTICS, groups_in
 from bnlint.readers.optimizer_states import is_optimizer, pairs
-from bnlint.readers.values import Instance, Opaque, OrderedMapping, as_tensor
+from bnlint.readers.values import Instance, NumpyArray, Opaque, OrderedMapping, as_tensor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -177,6 +177,8 @@ class Search:
                 contents.scalars[name] = value
             elif type(value) is Opaque:
                 contents.opaque[name] = value.what
+            elif type(value) is NumpyArray:
+                contents.opaque[name] = "an array of something else than numbers"
             elif _is_container(value):
                 layer = None if part == OPTIMIZER or wrapper_names.is_wrapper(name) else self._layer(value, depth + 1)
                 if layer and (_part_of(name, part) == part or _holds_statistics(layer)):
@@ -213,6 +215,8 @@ class Search:
                 if "." in name:
                     return None
                 tensors[name] = tensor
+            elif type(each) in (Opaque, NumpyArray) and name in (*STATISTICS, COUNTER):
+                return None  # not as a part of something larger: what is not understood is told with its layer
             elif _is_container(each):
                 below = None if "." in name else self._layer(each, depth + 1)
                 if below is None:

@@ -1,6 +1,6 @@
 from collections.abc import Iterator
 
-from bnlint import BatchNorm, Finding, Severity, Vector, batchnorm, rule, tensor
+from bnlint import BatchNorm, Finding, Severity, Tensor, Vector, batchnorm, rule, tensor
 
 INT64_MINIMUM = -(2**63)
 
@@ -24,6 +24,7 @@ INT64_MINIMUM = -(2**63)
         batchnorm(num_batches_tracked=tensor(7.0)),
         batchnorm(num_batches_tracked=tensor([7], "int64")),
         batchnorm(num_batches_tracked=tensor(7, "int32")),
+        complex_counter(),
     ],
 )
 def invalid_num_batches_tracked(layer: BatchNorm) -> Iterator[Finding]:
@@ -48,6 +49,8 @@ def invalid_num_batches_tracked(layer: BatchNorm) -> Iterator[Finding]:
         Whole numbers stored as floats or in a vector of one element load unchanged (info).
     """
     counter = layer.tracked
+    if counter is None and "num_batches_tracked" in layer.tensors:
+        yield not_a_number(layer)
     if counter is None or (counter.dtype == "int64" and counter.shape == () and counter[0] >= 0):
         return
     wrong = defect(counter)
@@ -56,6 +59,16 @@ def invalid_num_batches_tracked(layer: BatchNorm) -> Iterator[Finding]:
         f"num_batches_tracked is {wrong or 'a whole number'}{stored(counter)}; expected one int64 number",
         evidence={"dtype": counter.dtype, "shape": counter.shape, "values": counter[:8].tolist()},
         severity=Severity.WARNING if wrong else Severity.INFO,
+    )
+
+
+def not_a_number(layer: BatchNorm) -> Finding:
+    there = layer.tensors["num_batches_tracked"]
+    what = "no plain tensor" if there.dtype == "opaque" else there.dtype
+    return Finding(
+        layer.at("num_batches_tracked"),
+        f"num_batches_tracked is {what}; expected one int64 number",
+        evidence={"dtype": there.dtype, "shape": there.shape, "values": []},
     )
 
 
@@ -77,3 +90,9 @@ def stored(counter: Vector) -> str:
     """How it is stored, where that is not how torch does it."""
     dtype = "" if counter.dtype == "int64" else f", stored as {counter.dtype}"
     return dtype + ("" if counter.shape == () else f", of shape {list(counter.shape)}")
+
+
+def complex_counter() -> BatchNorm:
+    layer = batchnorm(num_batches_tracked=None)
+    layer.tensors = {**layer.tensors, "num_batches_tracked": Tensor("complex64", (), None)}
+    return layer

@@ -42,11 +42,12 @@ def momentum_none_without_batches(module: BatchNormModule) -> Iterator[Finding]:
     layer = module.layer
     if layer is None or not module.momentum_known or module.momentum is not None:
         return
-    uncounted = layer.tracked is None or layer.num_batches_tracked == 0
+    missing = "num_batches_tracked" not in layer.tensors
+    uncounted = missing or layer.num_batches_tracked == 0
     if uncounted and layer.running_mean is not None and layer.running_var is not None and not layer.default_stats:
         yield Finding(
             module.at("num_batches_tracked"),
-            f"momentum is None and num_batches_tracked is {'missing' if layer.tracked is None else 0}:"
+            f"momentum is None and num_batches_tracked is {'missing' if missing else 0}:"
             " the next training batch replaces the running statistics",
             evidence={"momentum": None, "num_batches_tracked": layer.num_batches_tracked},
         )
