@@ -17,6 +17,7 @@ import random
 import re
 import types
 import uuid
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -324,6 +325,22 @@ def test_a_file_cut_short_anywhere_is_one_error(tmp_path: Any, legacy: bool) -> 
         assert finding.severity == Severity.ERROR
         assert finding.rule == ("not-a-checkpoint" if size < 200 else "unreadable-checkpoint"), size
         assert finding.evidence["bytes"] == size
+
+
+@pytest.mark.parametrize("root", [False, True])
+def test_an_archive_that_torch_refuses_is_read_with_a_warning(tmp_path: Any, root: bool) -> None:
+    torch.save({"bn." + key: each for key, each in torch.nn.BatchNorm2d(4).state_dict().items()}, tmp_path / "a.pth")
+    with zipfile.ZipFile(tmp_path / "a.pth") as whole, zipfile.ZipFile(tmp_path / "b.pth", "w") as packed:
+        for name in whole.namelist():
+            inner = name.partition("/")[2]
+            if root or inner != "version":
+                packed.writestr(inner if root else name, whole.read(name))
+    with pytest.raises(RuntimeError):
+        torch.load(tmp_path / "b.pth")
+    assert names(said(tmp_path / "a.pth")) == []
+    (finding,) = said(tmp_path / "b.pth")
+    assert (finding.rule, finding.severity) == ("unreadable-checkpoint", Severity.WARNING)
+    assert ("root" if root else "version record") in finding.message
 
 
 def test_code_in_a_damaged_file_is_named_in_the_one_error(tmp_path: Any) -> None:

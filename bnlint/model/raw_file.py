@@ -50,7 +50,8 @@ class RawFile:
     `problem` says why a file could not be read. `named` is True where the user gave this very path,
     False where it was met in a folder or handed over by a hook. `facts` holds what single rules ask:
     "python2" (True for a Python 2 pickle or byte-string keys), "pickled_module" (the class of a
-    whole model at the top) with "training", "lfs_oid" and "lfs_size". `notes` go to the report.
+    whole model at the top) with "training", "lfs_oid" and "lfs_size", "torch_refuses" (why torch does not load what
+    bnlint can read). `notes` go to the report.
     """
 
     __slots__ = ("checkpoint", "facts", "format", "globals", "named", "notes", "path", "problem", "size", "status")
@@ -92,8 +93,10 @@ class RawFile:
 
     @property
     def stub(self) -> bool:
-        """True for the start of a checkpoint that is too short to be one."""
-        return self.damaged and self.format is not None and 0 < self.size < SMALLEST_CHECKPOINT
+        """True for the start of a checkpoint that is too short to be one: cut short, not damaged."""
+        if self.problem is None or self.problem.code != "truncated" or self.format is None:
+            return False
+        return 0 < self.size < SMALLEST_CHECKPOINT
 
     def at(self) -> Location:
         """The file as a whole as a place."""

@@ -33,12 +33,20 @@ def load(source: ByteSource, parent: PickleMachine | None = None) -> Loaded:
     folder = _folder(archive)
     big_endian = _big_endian(archive, folder)
     notes = _notes(archive, folder, big_endian)
+    refused = _why_torch_refuses(archive, folder)
+    facts: dict[str, object] = {}
+    if refused:
+        notes.append(f"torch does not load this file: {refused}")
+        facts["torch_refuses"] = refused
     if folder + _CONSTANTS in archive.entries:
-        return _load_script(archive, folder, big_endian, notes, parent)
+        script = _load_script(archive, folder, big_endian, notes, parent)
+        script.facts = facts
+        return script
     machine, root = _run(archive, folder, _OBJECT, "data/", big_endian, parent)
     if machine.position < machine.source.size:
         notes.append(f"{machine.source.size - machine.position} bytes follow the object in data.pkl")
-    facts = {"python2": True} if machine.python2 else {}
+    if machine.python2:
+        facts["python2"] = True
     return Loaded("torch-zip", root, globals=list(machine.globals.values()), facts=facts, notes=notes)
 
 
@@ -137,8 +145,12 @@ def _notes(archive: ZipArchive, folder: str, big_endian: bool) -> list[str]:
         notes.append("the archive is big-endian")
     if archive.trailing:
         notes.append(f"{archive.trailing} bytes follow the archive")
-    if not folder:
-        notes.append("data.pkl lies at the root of the archive, where torch does not look")
-    elif f"{folder}version" not in archive.entries:
-        notes.append("the archive has no version record: torch does not load it")
     return notes
+
+
+def _why_torch_refuses(archive: ZipArchive, folder: str) -> str:
+    """What torch asks of an archive and this one lacks, though all is there to be read; "" where it loads."""
+    if not folder:
+        return "data.pkl lies at the root of the archive"
+    known = f"{folder}version" in archive.entries or f"{folder}.data/version" in archive.entries
+    return "" if known else "the archive has no version record"

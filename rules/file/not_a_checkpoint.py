@@ -13,13 +13,14 @@ from bnlint import Finding, RawFile, Severity, UnreadableFile, rule
         broken("unknown", "is in no format that bnlint knows", size=900, named=False),
         broken("lfs", "is a git-lfs pointer", size=130),
         broken("unsupported", "is a GGUF file", size=5000),
+        broken("bounds", "a gap lies before tensor 'a'", format="safetensors", size=77),  # all there, and damaged
     ],
     bad=lambda: [
         broken("html", "is an HTML page", size=12_000),
         broken("text", "is text", size=300),
         broken("image", "is a PNG image", size=80_000),
         broken("unknown", "is in no format that bnlint knows", size=900),
-        broken("zip", "the zip directory is missing", format="torch-zip", size=120),
+        broken("truncated", "the zip archive has no end", format="torch-zip", size=120),
         broken("truncated", "the pickle ends at byte 30", format="torch-legacy", size=30, named=False),
     ],
 )

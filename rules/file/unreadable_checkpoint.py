@@ -21,8 +21,10 @@ from bnlint import Finding, Global, RawFile, Severity, UnreadableFile, rule
         broken("bounds", "a tensor reaches byte 5000 of a storage of 4096 bytes"),
         broken("missing", "tensor data 'data/7' is not in the archive"),
         broken("limit", "a tuple of 9000000 elements is over the limit"),
+        broken("json", "the header is no JSON object", size=77, format="safetensors"),
         broken("io", "cannot be read: permission denied", format=None),
         hostile(),
+        RawFile(format="torch-zip", facts={"torch_refuses": "the archive has no version record"}),
     ],
 )
 def unreadable_checkpoint(file: RawFile) -> Iterator[Finding]:
@@ -31,6 +33,8 @@ def unreadable_checkpoint(file: RawFile) -> Iterator[Finding]:
     bnlint reads strictly: every length is compared with what is there before it is used. torch.load
     may still read such a file, or read something else than another program does: it takes archives with
     two entries of one name, local headers that disagree and 1000 bytes of trailing junk without a word.
+    Where it is torch that refuses a file and bnlint can read it (a zip archive that was packed again,
+    without its `version` record or its folder), the file is checked, and this is a warning.
 
     Common causes:
         A download or a copy that broke off. A disk that filled up while the file was written: the last
@@ -45,6 +49,14 @@ def unreadable_checkpoint(file: RawFile) -> Iterator[Finding]:
         bnlint.
     """
     problem = file.problem
+    refused = file.facts.get("torch_refuses")
+    if refused:
+        yield Finding(
+            file.at(),
+            f"torch does not load this file: {refused}",
+            evidence={"code": "missing", "bytes": file.size, "format": file.format},
+            severity=Severity.WARNING,
+        )
     if problem is None or not file.damaged or file.stub:
         return
     offset = "" if problem.offset is None else f" (byte {problem.offset})"
