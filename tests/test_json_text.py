@@ -56,6 +56,12 @@ def test_what_is_not_json(text: bytes) -> None:
     assert refused(text) == "json"
 
 
+def test_a_number_of_too_many_digits_is_told_in_words_of_our_own() -> None:
+    with pytest.raises(UnreadableFile) as caught:
+        parse(b'{"a": ' + b"1" * 5000 + b"}")
+    assert str(caught.value) == "the JSON text is damaged (an integer has more digits than Python reads)"
+
+
 @pytest.mark.parametrize(
     "text",
     [b"[" * 500_000, b"[" + b"[]," * CONTAINER_LIMIT + b"[]]", b" " * (LIMIT + 1)],

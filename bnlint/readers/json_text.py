@@ -41,6 +41,10 @@ def parse(text: bytes) -> object:
     return value
 
 
+class _NotStrict(ValueError):
+    """JSON as Python takes it and the standard does not."""
+
+
 class _Strictness:
     """What the scanner asks for: the settings of a `json.JSONDecoder`."""
 
@@ -53,12 +57,12 @@ class _Strictness:
     def object_pairs_hook(pairs: list[tuple[str, object]]) -> dict[str, object]:
         found = dict(pairs)
         if len(found) != len(pairs):
-            raise ValueError("a key comes twice")
+            raise _NotStrict("a key comes twice")
         return found
 
     @staticmethod
     def parse_constant(name: str) -> object:
-        raise ValueError(f"{name} is no JSON")
+        raise _NotStrict(f"{name} is no JSON")
 
 
 def _scanner() -> Callable[[str, int], tuple[object, int]]:
@@ -77,10 +81,14 @@ _scan = _scanner()
 
 def _explained(text: str) -> str:
     """What `json` says is wrong."""
-    from json import loads
+    from json import JSONDecodeError, loads
 
     try:
         loads(text, object_pairs_hook=_Strictness.object_pairs_hook, parse_constant=_Strictness.parse_constant)
-    except ValueError as error:
-        return f" ({str(error)[:80]})"
+    except JSONDecodeError as error:
+        return f" ({error})"
+    except _NotStrict as error:
+        return f" ({error})"
+    except ValueError:  # Python's limit: int() of ever more digits takes ever more time
+        return " (an integer has more digits than Python reads)"
     return ""
