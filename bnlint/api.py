@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from bnlint.errors import UnreadableFile
+from bnlint.errors import UnreadableFile, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,11 +93,24 @@ def open_checkpoint(path: Path, *, key: str | None = None, assumed: Assumed | No
 
     A context manager: closing it closes the file. The numbers of its BatchNorm layers are read, other
     tensors when they are asked for. `key` puts the state dict at that place first. UnreadableFile, with a
-    `code` and an `offset`, where the file cannot be read; UsageError where it has no such state dict.
+    `code` and an `offset`, where the file cannot be read; UsageError where it has no such state dict. Both
+    messages start with the path.
     """
     from bnlint.readers.opening import open_file
 
-    file = open_file(os.fspath(path), key=key, assumed=assumed)
+    named = os.fspath(path)
+    try:
+        file = open_file(named, key=key, assumed=assumed)
+    except UsageError as error:
+        raise UsageError(f"{named}: {error}") from None
     if file.checkpoint is None:
-        raise file.problem or UnreadableFile("corrupt", "cannot be read")
+        raise _of_file(named, file.problem or UnreadableFile("corrupt", "cannot be read"))
     return file.checkpoint
+
+
+def _of_file(path: str, problem: UnreadableFile) -> UnreadableFile:
+    """The problem, with the path in front of it."""
+    told = UnreadableFile(problem.code, f"{path}: {problem}", problem.offset)
+    told.globals = problem.globals
+    told.__cause__ = problem.__cause__
+    return told

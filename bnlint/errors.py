@@ -47,8 +47,8 @@ class UnreadableFile(BnlintError):
     `dtype`, `missing`, `limit`, `path`, `corrupt` for a damaged checkpoint; `contract` for a damaged key
     contract; `lfs`, `html`, `text`, `image` for something else under a checkpoint's name; `unsupported`
     for a known format that this version does not read; `unknown` for bytes nobody knows. `offset` is the
-    byte where it went wrong, where there is one. The message never holds a path of this machine.
-    `globals` holds what a damaged pickle had named until then.
+    byte where it went wrong, where there is one. The message holds no path of this machine, unless
+    `open_checkpoint` put that of the file in front. `globals` holds what a damaged pickle had named until then.
     """
 
     def __init__(self, code: str, message: str, offset: int | None = None) -> None:

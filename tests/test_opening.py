@@ -21,7 +21,7 @@ from small_checkpoints import HEALTHY, write_checkpoint
 from torch.nn.utils.prune import l1_unstructured
 
 import bnlint
-from bnlint import Assumed, RawFile, UnreadableFile
+from bnlint import Assumed, RawFile, UnreadableFile, UsageError
 from bnlint.readers import assembling, opening
 from bnlint.readers.opening import open_file
 
@@ -227,6 +227,16 @@ def test_the_first_bytes_of_a_checkpoint_keep_its_format(tmp_path: Path, size: i
     assert file.stub == (size < 200)
 
 
+def test_a_small_file_that_is_all_there_is_damaged_not_cut_short(tmp_path: Path) -> None:
+    header = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}'
+    file = opened(tmp_path, len(header).to_bytes(8, "little") + header + bytes(8), "model.safetensors")
+    assert file.size < 200
+    assert file.problem is not None
+    assert (file.problem.code, file.stub) == ("bounds", False)
+    findings = bnlint.check(tmp_path / "model.safetensors", isolated=True).findings
+    assert [finding.rule for finding in findings] == ["unreadable-checkpoint"]
+
+
 # -- what is read --------------------------------------------------------------------------------------
 
 
@@ -288,12 +298,90 @@ def test_a_statistic_that_cannot_be_understood_is_damage(tmp_path: Path) -> None
     assert "running_var of layer 'bn' is of an unknown type: a sparse tensor" in str(file.problem)
 
 
+@pytest.mark.parametrize("leaf", ["running_mean", "running_var"])
+def test_a_complex_statistic_beside_a_readable_one_is_damage(tmp_path: Path, leaf: str) -> None:
+    torch.save({**LAYER, f"bn.{leaf}": LAYER[f"bn.{leaf}"].to(torch.complex64)}, tmp_path / "a.pth")
+    file = open_file(str(tmp_path / "a.pth"))
+    assert file.problem is not None
+    assert (file.problem.code, file.status) == ("dtype", "unreadable")
+    assert f"{leaf} of layer 'bn' is complex64" in str(file.problem)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_unknown_statistic_in_a_dict_of_its_layer_is_damage(tmp_path: Path, nested: bool) -> None:
+    layer = {"running_mean": torch.zeros(4), "running_var": torch.ones(4).to_sparse(), "weight": torch.ones(4)}
+    torch.save({"model": {"bn": layer}} if nested else {"bn": layer}, tmp_path / "a.pth")
+    file = open_file(str(tmp_path / "a.pth"))
+    assert file.problem is not None
+    assert file.problem.code == "dtype"
+
+
+@pytest.mark.parametrize(
+    ("counter", "dtype"),
+    [(torch.tensor(3 + 0j), "complex64"), (torch.tensor([3]).to_sparse(), "opaque")],
+    ids=["complex", "sparse"],
+)
+def test_a_counter_without_a_number_leaves_its_layer_in(tmp_path: Path, counter: torch.Tensor, dtype: str) -> None:
+    path = str(tmp_path / "a.pth")
+    torch.save({**LAYER, "bn.running_var": -torch.ones(4), "bn.num_batches_tracked": counter}, path)
+    file = open_file(path)
+    assert file.checkpoint is not None, file.problem
+    (layer,) = file.checkpoint.batchnorms
+    assert (layer.tracked, layer.num_batches_tracked) == (None, None)
+    assert layer.tensors["num_batches_tracked"].dtype == dtype
+    found = {finding.rule for finding in bnlint.check(path, isolated=True).findings}
+    assert {"negative-running-var", "invalid-num-batches-tracked"} <= found
+    assert "missing-num-batches-tracked" not in found
+
+
+@pytest.mark.parametrize("leaf", ["running_mean", "running_var"])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
+def test_statistics_that_are_integers_are_read(tmp_path: Path, leaf: str, dtype: torch.dtype) -> None:
+    path = str(tmp_path / "a.pth")
+    torch.save({**LAYER, f"bn.{leaf}": torch.tensor([0, 1, 1, 0]).to(dtype)}, path)
+    report = bnlint.check(path, isolated=True, preset="strict", deep=True)
+    assert ([each.status for each in report.files], report.crashes) == (["checked"], [])
+    file = open_file(path)
+    assert file.checkpoint is not None
+    assert getattr(file.checkpoint.batchnorms[0], leaf).tolist() == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize("length", [300, 4096, 5000, 20_000])
+def test_a_layer_with_a_long_name_is_checked(tmp_path: Path, length: int, legacy: bool) -> None:
+    path = str(tmp_path / "a.pth")
+    name = "x" * length
+    state = {f"{name}.{key.rpartition('.')[2]}": each for key, each in LAYER.items()}
+    state[f"{name}.running_mean"] = torch.full((4,), float("nan"))
+    torch.save(state, path, _use_new_zipfile_serialization=not legacy)
+    found = {finding.rule for finding in bnlint.check(path, isolated=True).findings}
+    assert "nonfinite-running-stats" in found
+
+
+def test_a_key_over_the_limit_makes_the_file_unreadable(tmp_path: Path) -> None:
+    torch.save({**LAYER, "x" * 70_000: torch.zeros(1)}, tmp_path / "a.pth")
+    file = open_file(str(tmp_path / "a.pth"))
+    assert file.problem is not None
+    assert (file.problem.code, str(file.problem)) == ("limit", "a key of 70000 bytes is over the limit of 65536")
+
+
+def test_statistics_alone_at_the_root_are_no_layer(tmp_path: Path) -> None:
+    statistics = {"running_mean": torch.zeros(4), "running_var": torch.ones(4)}
+    named = {f"bn.{leaf}": each for leaf, each in statistics.items()}  # affine=False, of before torch 0.4.1
+    counted = {**statistics, "num_batches_tracked": torch.tensor(7)}
+    for state, wanted in ((statistics, []), (named, ["bn"]), (counted, [""])):
+        torch.save(state, tmp_path / "a.pth")
+        file = open_file(str(tmp_path / "a.pth"))
+        assert file.checkpoint is not None
+        assert [layer.name for layer in file.checkpoint.batchnorms] == wanted
+
+
 @pytest.mark.parametrize(
     ("state", "reason"),
     [
         (dict.fromkeys(LAYER, META), "saved on the meta device, without data"),
         ({name: torch.zeros(0) for name in LAYER}, "no channels"),
-        ({**LAYER, "bn.running_mean": LAYER["bn.running_mean"].to(torch.complex64)}, "running_mean is complex64"),
+        ({name: each.to(torch.complex64) for name, each in LAYER.items()}, "weight is complex64"),
     ],
     ids=["meta", "empty", "complex"],
 )
@@ -452,6 +540,15 @@ def test_open_checkpoint_gives_the_checkpoint_or_raises_the_problem(tmp_path: Pa
     with pytest.raises(UnreadableFile, match="git lfs pull") as caught:
         bnlint.open_checkpoint(str(tmp_path / "b.pth"))
     assert caught.value.code == "lfs"
+    assert str(caught.value).startswith(f"{tmp_path / 'b.pth'}: ")
+    with pytest.raises(UsageError, match="the file itself is the only state dict") as asked:
+        bnlint.open_checkpoint(tmp_path / "a.safetensors", key="x")
+    assert str(asked.value).startswith(f"{tmp_path / 'a.safetensors'}: ")
+
+
+def test_a_tensor_shows_its_dtype_and_shape(tmp_path: Path) -> None:
+    with bnlint.open_checkpoint(write_checkpoint(tmp_path / "a.safetensors", "bn1")) as checkpoint:
+        assert repr(checkpoint.tensors["bn1.running_mean"]) == "Tensor(float32, [4])"
 
 
 @given(st.binary(max_size=300))

@@ -174,6 +174,9 @@ class Tensor:
         self.requires_grad = requires_grad
         self.parameter = parameter
 
+    def __repr__(self) -> str:
+        return f"Tensor({self.dtype}, {list(self.shape)})"
+
     @property
     def count(self) -> int:
         """The number of elements."""

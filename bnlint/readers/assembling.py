@@ -66,6 +66,8 @@ def _search_script(search: Search, loaded: Loaded) -> Iterator[str]:
 def _put_first(key: str, chosen: list[Candidate], candidates: list[Candidate]) -> list[Candidate]:
     found = next((each for each in [*chosen, *candidates] if each.key == key), None)
     if found is None:
+        if [candidate.key for candidate in chosen] == [""]:
+            raise UsageError(f"there is no state dict at {key!r}: the file itself is the only state dict")
         keys = [repr(candidate.key)[:80] for candidate in chosen]
         rest = len(keys) - _LISTED
         told = ", ".join(keys[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
