@@ -235,7 +235,7 @@ def test_each_of_a_series_is_compared(folder: Path, capsys: pytest.CaptureFixtur
     _, out, _ = said(capsys, "check", ".", "--reference", "pretrained.safetensors", "--output", "json")
     report = json.loads(out)
     assert [file["kind"] for file in report["files"]] == ["checkpoint", "pair"] * 2
-    assert {finding["path"] for finding in report["findings"]} == {"./frozen.safetensors"}
+    assert {finding["path"] for finding in report["findings"]} == {"frozen.safetensors"}
     jobs = json.loads(said(capsys, "check", ".", "--reference", "pretrained.safetensors", "--output", "json", "-j2")[1])
     assert jobs == report
 
