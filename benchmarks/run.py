@@ -70,8 +70,9 @@ def peers() -> tuple[dict[str, Command], list[str]]:
 
 
 def cost(command: Sequence[str], folder: str) -> Cost:
-    """One cold process in a scratch folder, without telemetry."""
+    """One cold process in a scratch folder, without telemetry, with the bytecode that earlier ones left."""
     environment = {**os.environ, "NO_ANALYTICS": "1", "PROMPTFOO_DISABLE_TELEMETRY": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     measured = subprocess.run(
         [sys.executable, "-I", "-S", os.path.join(HERE, "measure.py"), *command],
         cwd=folder,
