@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from bnlint.engine import lint
-from bnlint.errors import UnreadableFile, UsageError
+from bnlint.errors import ConfigError, UnreadableFile, UsageError
 from bnlint.matching import load_outcome
 from bnlint.model.raw_file import RawFile
 from bnlint.pairing import pair_up
@@ -13,8 +13,9 @@ from bnlint.report import FileResult
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from bnlint.config import Config
     from bnlint.engine import Verdict
     from bnlint.model.checkpoint import Checkpoint
     from bnlint.model.pair import Pair
@@ -82,6 +83,33 @@ def expect_reference(path: str) -> None:
         raise UsageError(f"{path}: no such file")
     if not os.path.isfile(path):
         raise UsageError(f"{path}: is a folder" if os.path.isdir(path) else f"{path}: is no regular file")
+
+
+def build_models(config: Config, paths: Iterable[str]) -> None:
+    """Let the user's code build each model that the configuration wants one of `paths` compared with, once.
+
+    ConfigError, with the place in the configuration, where it names code that the caller did not allow,
+    whatever the paths, and where that code builds no model.
+    """
+    waiting = [each for each in config.compare if each.factory and each.model is None]
+    if not waiting:
+        return
+    if not config.rulebook.allowed:
+        raise ConfigError(
+            f"{waiting[0].place}: {waiting[0].reference} is Python that would run; allow it with --allow-code"
+        )
+    from bnlint.factory import build
+
+    models = {each.reference: each.model for each in config.compare if each.model is not None}
+    wanted = {id(comparison) for path in paths for comparison in config.comparisons(path)}
+    for comparison in waiting:
+        if id(comparison) not in wanted:
+            continue
+        factory = comparison.reference
+        try:
+            comparison.model = models[factory] = models.get(factory) or build(factory, config.model_timeout)
+        except UsageError as problem:
+            raise ConfigError(f"{comparison.place}: {problem}") from None
 
 
 class Compared:

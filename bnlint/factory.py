@@ -1,7 +1,8 @@
 """A model that the user's own code builds, as its keys: in a process of its own, under a time limit.
 
-This runs code, and only code that the command line names. torch is imported over there and never here;
-the model is built on torch's meta device, where a tensor has a shape and no numbers.
+This runs code, and only code that the command line names or, with --allow-code, the configuration. torch is
+imported over there and never here; the model is built on torch's meta device, where a tensor has a shape and
+no numbers.
 """
 
 from __future__ import annotations
@@ -36,9 +37,7 @@ def build(factory: str, seconds: float | None = None) -> StateDict:
     """
     from tempfile import TemporaryDirectory
 
-    module, colon, function = factory.partition(":")
-    if not (colon and all(word.isidentifier() for name in (module, function) for word in name.split("."))):
-        raise UsageError(f"{factory} is not MODULE:FUNCTION, such as package.models:resnet")
+    expect_name(factory)
     seconds = SECONDS if seconds is None else seconds
     if not seconds > 0:
         raise UsageError(f"a time limit is more than 0 seconds, not {seconds:g}")
@@ -49,6 +48,13 @@ def build(factory: str, seconds: float | None = None) -> StateDict:
             with open(problem, encoding="utf-8") as file:
                 raise UsageError(f"{factory} {file.read()}")
         return _read(factory, os.path.join(folder, KEYS), code)
+
+
+def expect_name(factory: str) -> None:
+    """UsageError where `factory` cannot be the name of a function in a module."""
+    module, colon, function = factory.partition(":")
+    if not (colon and all(word.isidentifier() for name in (module, function) for word in name.split("."))):
+        raise UsageError(f"{factory} is not MODULE:FUNCTION, such as package.models:resnet")
 
 
 def _read(factory: str, path: str, code: int) -> StateDict:

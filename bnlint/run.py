@@ -64,7 +64,7 @@ def run(
     the number of processes, None for as many as pay. `force_exclude` and `allow_empty` are those of
     `discover`. Findings that `baseline` knows are put aside. `watch` is shown the outcomes as they come,
     with how many there will be. UsageError where there is nothing to look at, ConfigError where the
-    configuration names a folder of rules that the caller did not allow.
+    configuration names code that the caller did not allow: a folder of rules, or what builds a model.
     """
     if config is None:
         from bnlint.config import Config
@@ -72,6 +72,10 @@ def run(
         config = Config(os.getcwd())
     found = discover(paths, config.excludes, force_exclude=force_exclude, allow_empty=allow_empty)
     config.rulebook.family("custom")  # the user's rules load, or say why not, before any file is read
+    if config.compare:
+        from bnlint.comparing import build_models
+
+        build_models(config, (target.path for target in found.targets))
     outcomes = _outcomes(found.targets, config, jobs)
     report = Report(gate=Gate(config.fail_on, config.max_warnings), root=config.root, trouble=found.trouble)
     families: dict[str, None] = {}
@@ -84,7 +88,7 @@ def run(
     if baseline is not None:
         baseline.divide(report, complete=config.select is None and not config.ignore)
     report.rules = dict(config.rulebook.ruleset(tuple(families)).by_name)
-    report.executed = config.rulebook.executed
+    report.executed = [*config.rulebook.executed, *config.models_built]
     return report
 
 

@@ -98,11 +98,12 @@ class Comparison:
     `checkpoint` is a path, or a pattern as in .gitignore; "" is every checkpoint of the run. `rename` maps
     regular expressions to what stands in place of them in the names of what is loaded. `different` is True
     where the two are not the same network and are known not to be; `shallow` reads keys and BatchNorm only.
-    `place` says where the user asked for it: ".bnlint.yaml:12:5", or "--reference". `model` is what the
-    code called `reference` built, where that is no path.
+    `place` says where the user asked for it: ".bnlint.yaml:12:5", or "--reference". `factory` is True where
+    `reference` is no path but the user's code, "package.module:function", and `model` what that built, None
+    until it ran.
     """
 
-    __slots__ = ("checkpoint", "different", "model", "place", "reference", "rename", "shallow")
+    __slots__ = ("checkpoint", "different", "factory", "model", "place", "reference", "rename", "shallow")
 
     def __init__(
         self,
@@ -113,6 +114,7 @@ class Comparison:
         different: bool = False,
         shallow: bool = False,
         place: str = "--reference",
+        factory: bool = False,
         model: StateDict | None = None,
     ) -> None:
         self.reference = reference
@@ -121,6 +123,7 @@ class Comparison:
         self.different = different
         self.shallow = shallow
         self.place = place
+        self.factory = factory
         self.model = model
 
 

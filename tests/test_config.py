@@ -436,10 +436,14 @@ WRONG = {
     " 2027-06-30, not 2027",
     "extends: strct": "2:10: extends: strct is no file; presets are recommended, strict, quiet; did you mean strict?",
     "extends: [strict]": "2:10: extends is text, not a list",
-    "compare: [{checkpoint: a}]": "2:11: a comparison needs reference",
+    "compare: [{checkpoint: a}]": "2:11: a comparison needs reference or model",
+    "compare: [{model: 'a:b'}]": "2:11: a comparison needs checkpoint",
+    "compare: [{checkpoint: a, model: 3}]": "2:34: compare.model is text, not 3",
+    "compare: [{checkpoint: a, model: nets}]": "2:34: compare.model: nets is not MODULE:FUNCTION, such as"
+    " package.models:resnet",
     "compare: [{checkpoint: a, reference: b, shallow: 3}]": "2:50: compare.shallow is true or false, not 3",
     "compare: [{checkpoint: a, reference: b, diferent: yes}]": "2:41: unknown key diferent in compare; allowed:"
-    " checkpoint, reference, rename, different, shallow; did you mean different?",
+    " checkpoint, reference, model, rename, different, shallow; did you mean different?",
     "compare: [{checkpoint: a, reference: b, rename: {'(': ''}}]": "2:50: compare.rename: ( is not a regular"
     " expression: missing ), unterminated subpattern at position 0",
     "rules: {odd-layer: !!str off}\nfail-on: !!python/name:os.system x": "3:10: tags have no meaning in a"
@@ -624,6 +628,8 @@ RIGHT = [
     "rules: {odd-layer: {names: [x], strict: no, word: w, at-least: 0, fraction: 2}}",
     "compare: [{checkpoint: a.pth, reference: b.pth, rename: {'^module\\.': ''}}]",
     "compare: [{checkpoint: 'runs/*.pth', reference: b.keys.yaml, different: true, shallow: no}]",
+    "compare: [{checkpoint: a.pth, model: 'package.nets:resnet', rename: {'^module\\.': ''}}]",
+    "compare: [{checkpoint: a.pth, reference: b.pth, model: 'nets:resnet'}]",
     "overrides: [{layers: ['backbone.*'], rules: {}, reason: r}]",
 ]
 # What only bnlint can see: YAML's own troubles, files, dates that are none, regular expressions.

@@ -200,6 +200,67 @@ def test_a_model_and_a_reference_are_two_pairs(wrapped: Path, capfd: pytest.Capt
     assert kinds == [("pair", "against plain.pth"), ("pair", "against app.nets")]
 
 
+CONFIGURED = "compare:\n- checkpoint: wrapped.pth\n  model: app.nets:resnet\n"
+
+
+def test_the_configuration_names_a_model_and_the_command_line_allows_it(
+    wrapped: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`rename` maps the names of the checkpoint, which is what would be loaded; a reference beside it is a pair too."""
+    (wrapped / ".bnlint.yaml").write_text(CONFIGURED + "  reference: wrapped.pth\n  rename: {'^module\\.': ''}\n")
+    main(["check", "wrapped.pth", "plain.pth", "--allow-code", "--output", "json"])
+    captured = capfd.readouterr()
+    report = json.loads(captured.out)
+    assert captured.err == ""
+    assert report["executed"] == ["app.nets:resnet"]
+    notes = [file["note"] for file in report["files"] if file["kind"] == "pair"]
+    assert [note.split(": ")[0] for note in notes] == ["against wrapped.pth", "against app.nets:resnet"]
+    against_model = [found["rule"] for found in report["findings"] if found["reference"] == "app.nets:resnet"]
+    assert "prefix-mismatch" not in against_model
+
+
+def test_without_a_rename_the_prefix_is_found(wrapped: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """And the model that the command line names too is built once."""
+    (wrapped / ".bnlint.yaml").write_text(CONFIGURED)
+    assert main(["check", "wrapped.pth", "--allow-code", "--model", "app.nets:resnet", "--output", "json"]) == 1
+    report = json.loads(capfd.readouterr().out)
+    assert [found["rule"] for found in report["findings"]].count("prefix-mismatch") == 2
+    assert report["executed"] == ["app.nets:resnet"]
+
+
+@pytest.mark.parametrize("path", ["wrapped.pth", "plain.pth"])
+def test_a_model_that_is_not_allowed_is_not_built(
+    wrapped: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr("bnlint.factory._run", lambda *_: pytest.fail("it ran"))
+    (wrapped / ".bnlint.yaml").write_text(CONFIGURED)
+    assert main(["check", path]) == 2
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert captured.err == (
+        "bnlint: .bnlint.yaml:3:10: compare: app.nets:resnet is Python that would run; allow it with --allow-code\n"
+    )
+    assert main(["config"]) == 0  # which shows it and runs nothing
+    assert "app.nets:resnet" in capfd.readouterr().out
+
+
+def test_a_model_that_nothing_is_compared_with_is_not_built(
+    wrapped: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bnlint.factory._run", lambda *_: pytest.fail("it ran"))
+    (wrapped / ".bnlint.yaml").write_text(CONFIGURED)
+    main(["check", "plain.pth", "--allow-code", "--output", "json"])
+    assert json.loads(capfd.readouterr().out)["executed"] == []
+
+
+def test_a_model_of_the_configuration_that_cannot_be_built_is_named_with_its_place(
+    wrapped: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (wrapped / ".bnlint.yaml").write_text(CONFIGURED.replace(":resnet", ":raises"))
+    assert main(["check", "wrapped.pth", "--allow-code"]) == 2
+    assert capfd.readouterr().err.startswith("bnlint: .bnlint.yaml:3:10: compare: app.nets:raises raised ValueError")
+
+
 def test_compare_shows_the_model_and_says_that_code_ran(wrapped: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "wrapped.pth", "--model", "app.nets:resnet"]) == 0
     captured = capfd.readouterr()

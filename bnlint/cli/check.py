@@ -34,6 +34,7 @@ def main(argv: Sequence[str]) -> int:
             expect_writable(output.path, said.force)
     baseline = _baseline(said)
     config = _config(said)
+    config.model_timeout = said.model_timeout
     if said.reference is not None:
         _expect_reference(said.reference)
     if said.model is not None:
@@ -47,8 +48,6 @@ def main(argv: Sequence[str]) -> int:
         baseline=baseline,
         watch=_watch(said),
     )
-    if said.model is not None:
-        report.executed.append(said.model)
     _complain(report, config, baseline, said)
     if said.write_baseline is not None:
         _write_baseline(said.write_baseline, report, said.force)
@@ -107,7 +106,7 @@ def _compare_with_model(config: Config, said: Arguments) -> None:
         model = build(factory, said.model_timeout)
     except UsageError as problem:
         raise UsageError(f"--model: {problem}") from None
-    config.compare.append(Comparison(factory, model=model, shallow=said.shallow, place="--model"))
+    config.compare.append(Comparison(factory, factory=True, model=model, shallow=said.shallow, place="--model"))
 
 
 def _names(words: Sequence[str]) -> list[str]:

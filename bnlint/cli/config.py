@@ -80,7 +80,7 @@ def _override(override: Override) -> dict[str, object]:
 def _comparison(comparison: Comparison) -> dict[str, object]:
     said: dict[str, object] = {
         "checkpoint": comparison.checkpoint,
-        "reference": comparison.reference,
+        "model" if comparison.factory else "reference": comparison.reference,
         "rename": dict(comparison.rename),
         "different": comparison.different,
         "shallow": comparison.shallow,

@@ -31,7 +31,7 @@ class Config:
     was said: "rules.dead-channels.severity" -> ".bnlint.yaml:4:3". `fail_on` is the severity that fails a
     run (None: none does), `min_severity` the one below which rules are not heard that nothing was said
     of, `exclude` the patterns of paths to leave out, `compare` the pairs that the configuration and the
-    command line name.
+    command line name, `model_timeout` the seconds that code may take to build a model (None: the usual).
     """
 
     __slots__ = (
@@ -46,6 +46,7 @@ class Config:
         "key",
         "max_warnings",
         "min_severity",
+        "model_timeout",
         "origins",
         "overrides",
         "path",
@@ -68,6 +69,7 @@ class Config:
         self.fail_on: Severity | None = Severity.ERROR
         self.max_warnings: int | None = None
         self.min_severity = Severity.INFO
+        self.model_timeout: float | None = None
         self.select: frozenset[str] | None = None
         self.ignore: frozenset[str] = frozenset()
         self.key: str | None = None
@@ -98,6 +100,11 @@ class Config:
     def comparisons(self, path: str) -> list[Comparison]:
         """What to compare a checkpoint with: each comparison whose checkpoint this is."""
         return [each for each in self.compare if not each.checkpoint or self._matches((each.checkpoint,), path)]
+
+    @property
+    def models_built(self) -> list[str]:
+        """The user's code that built models to compare with, as it is named."""
+        return list(dict.fromkeys(each.reference for each in self.compare if each.model is not None))
 
     def excludes(self, path: str, folder: bool = False) -> bool:
         """True for a file, or a folder with all that is in it, that the configuration leaves out."""
@@ -209,7 +216,8 @@ def _merge(config: Config, node: Node) -> None:
     if "compare" in said:
         folder = os.path.dirname(said["compare"].place.file)
         for comparison in sections.comparisons(said["compare"]):
-            comparison.reference = os.path.join(folder, comparison.reference)
+            if not comparison.factory:
+                comparison.reference = os.path.join(folder, comparison.reference)
             config.compare.append(comparison)
         config.origins["compare"] = str(said["compare"].key)
 

@@ -83,6 +83,10 @@ def _comparison() -> Schema:
             {
                 "checkpoint": _described({"type": "string"}, "A path or pattern, as in .gitignore."),
                 "reference": _described({"type": "string"}, "What came before: a checkpoint or a key contract."),
+                "model": _described(
+                    {"type": "string"},
+                    "package.module:function, your code that builds the model; it runs only with --allow-code.",
+                ),
                 "rename": _described(
                     renames, "Regular expressions in the names that are loaded, and what replaces them."
                 ),
@@ -90,7 +94,8 @@ def _comparison() -> Schema:
                 "shallow": _described(flag, "Compare keys and BatchNorm only, not every weight."),
             }
         ),
-        "required": ["checkpoint", "reference"],
+        "required": ["checkpoint"],
+        "anyOf": [{"required": ["reference"]}, {"required": ["model"]}],
     }
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 
 from bnlint.config.file import Node, Place
+from bnlint.errors import UsageError
 from bnlint.finding import Severity
 from bnlint.nearest import did_you_mean
 from bnlint.settings import Comparison, Override, RuleSetting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from bnlint.rulebook import Rulebook
 
@@ -31,7 +32,7 @@ KEYS = (
 GATES = ("error", "warning", "info", "never")
 ASSUMED = ("momentum", "eps")
 OVERRIDE_KEYS = ("files", "layers", "rules", "reason", "expires")
-COMPARE_KEYS = ("checkpoint", "reference", "rename", "different", "shallow")
+COMPARE_KEYS = ("checkpoint", "reference", "model", "rename", "different", "shallow")
 
 
 # -- sections ---------------------------------------------------------------------------------------
@@ -168,23 +169,42 @@ def _pattern(node: Node, what: str) -> str:
 
 
 def comparisons(node: Node) -> list[Comparison]:
-    """The pairs of `compare`: checkpoint, reference, and how names of the one become those of the other."""
-    return [_comparison(each) for each in items(node, "compare")]
+    """The pairs of `compare`: checkpoint, reference, and how names of the one become those of the other.
+
+    An entry with a reference and a model is two pairs.
+    """
+    return [comparison for each in items(node, "compare") for comparison in _comparisons(each)]
 
 
-def _comparison(node: Node) -> Comparison:
+def _comparisons(node: Node) -> Iterator[Comparison]:
     said = entries(node, "compare", COMPARE_KEYS)
-    for wanted in ("checkpoint", "reference"):
-        if wanted not in said:
-            raise node.place.error(f"a comparison needs {wanted}")
-    return Comparison(
-        text(said["reference"], "compare.reference"),
-        _pattern(said["checkpoint"], "compare.checkpoint"),
-        rename=_renames(said["rename"]) if "rename" in said else None,
-        different="different" in said and truth(said["different"], "compare.different"),
-        shallow="shallow" in said and truth(said["shallow"], "compare.shallow"),
-        place=f"{said['reference'].place}: compare",
-    )
+    if "checkpoint" not in said:
+        raise node.place.error("a comparison needs checkpoint")
+    if "reference" not in said and "model" not in said:
+        raise node.place.error("a comparison needs reference or model")
+    for name, named in (("reference", text), ("model", _factory)):
+        if name in said:
+            yield Comparison(
+                named(said[name], f"compare.{name}"),
+                _pattern(said["checkpoint"], "compare.checkpoint"),
+                rename=_renames(said["rename"]) if "rename" in said else None,
+                different="different" in said and truth(said["different"], "compare.different"),
+                shallow="shallow" in said and truth(said["shallow"], "compare.shallow"),
+                place=f"{said[name].place}: compare",
+                factory=name == "model",
+            )
+
+
+def _factory(node: Node, what: str) -> str:
+    """The name of a function that builds a model, which is not run here."""
+    from bnlint.factory import expect_name
+
+    said = text(node, what)
+    try:
+        expect_name(said)
+    except UsageError as problem:
+        raise node.place.error(f"{what}: {problem}") from None
+    return said
 
 
 def _renames(node: Node) -> dict[str, str]:
